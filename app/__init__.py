@@ -1,0 +1,1 @@
+"""Portfolio Backend: one public chat room over WebSocket, on Starlette alone."""

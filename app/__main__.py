@@ -1,0 +1,68 @@
+"""`python -m app`: the service on uvicorn, with settings from the environment and `.env`."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import socket
+import sys
+from typing import Any
+
+import uvicorn
+import uvicorn.config
+
+from app.config import Settings, SettingsError, load_settings
+
+
+def main() -> None:
+    """Serves until SIGTERM or SIGINT. Exits with one sentence when it can't start."""
+    parser = argparse.ArgumentParser(prog="python -m app", description="Serves the chat. Settings: see .env.example.")
+    parser.add_argument("--reload", action="store_true", help="start again whenever the code changes")
+    arguments = parser.parse_args()
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        sys.exit(f"The settings are wrong, so the start stops here.\n{error}")
+    _check_port(settings)
+    uvicorn.run(
+        "app.main:app",
+        host=settings.host,
+        port=settings.port,
+        reload=arguments.reload,
+        reload_dirs=["app"] if arguments.reload else None,
+        log_config=_log_config(settings),
+        server_header=False,
+        ws_max_size=65_536,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=int(settings.shutdown_timeout),
+    )
+
+
+def _check_port(settings: Settings) -> None:
+    """Exits when the port is taken, before anything else is started."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            sys.exit(
+                f"Can't listen on {settings.host}, port {settings.port}: {error.strerror}. "
+                f"Stop the other program, or choose another port: PORT={settings.port + 1} make run"
+            )
+
+
+def _log_config(settings: Settings) -> dict[str, Any]:
+    """uvicorn's logging, with the format of our own lines and one stream for both."""
+    config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+    config["formatters"] = {"default": {"()": "app.log.LineFormatter"}, "access": {"()": "app.log.LineFormatter"}}
+    for handler in config["handlers"].values():
+        handler["stream"] = "ext://sys.stderr"
+    for logger in config["loggers"].values():
+        if "level" in logger:
+            logger["level"] = settings.level
+    return config
+
+
+if __name__ == "__main__":
+    main()

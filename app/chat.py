@@ -1,0 +1,240 @@
+"""The room's rules: who joins and leaves, what is posted and delivered, what a newcomer sees.
+
+Knows connections and the engine, nothing of ASGI. Only `deliver` and the count of users wait, and only for their turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+
+from app import frames, security, tasks
+from app.config import Settings
+from app.engines import Engine
+from app.exceptions import ChatError
+from app.frames import Batch
+from app.message import Draft, Message
+from app.outbox import Outbox
+from app.registry import Connection, ConnectionRegistry, Session
+
+USER_COUNT_DELAY = 0.25  # seconds within which changes of the user count are joined
+LEAVE_DELAY = 5.0  # seconds in which a session may come back without having left
+PACE = 0.5  # rest after a fan-out, as a share of the time it took: more messages then share the next one
+
+logger = logging.getLogger(__name__)
+
+
+class Chat:
+    """One room. `start` before the first connection, `stop` after the last."""
+
+    def __init__(self, settings: Settings, registry: ConnectionRegistry, engine: Engine) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._engine = engine
+        self._seq = 0
+        # (seq, encoded data) of the newest messages: histories never touch the disk.
+        self._past: deque[tuple[int, bytes]] = deque(maxlen=engine.keep)
+        self._history: bytes | None = None  # the plain history frame, as of _seq
+        self._leaving: dict[Session, asyncio.TimerHandle] = {}
+        self._users_changed = asyncio.Event()
+        self._counting: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Opens the engine, which delivers the past first. Raises StoreError."""
+        await self._engine.start(self.deliver)
+        self._seq = self._engine.seq
+        self._counting = tasks.spawn(self._count_users(), "user count")
+
+    async def stop(self) -> None:
+        """Stores and delivers what was accepted, and frees everything. Safe to call when `start` failed."""
+        await self._engine.stop()
+        if self._counting:
+            await tasks.end(self._counting)
+        for timer in self._leaving.values():
+            timer.cancel()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether messages can be stored now."""
+        return self._engine.healthy
+
+    @property
+    def users(self) -> int:
+        """Usernames connected now."""
+        return self._registry.users
+
+    @property
+    def total(self) -> int:
+        """Messages ever accepted."""
+        return self._engine.seq
+
+    # Coming and going
+
+    def admit(self, username: str | None, address: str) -> Connection:
+        """Takes a slot for a newcomer; `leave` gives it back. Raises ConnectionRefused."""
+        name = security.check_username(username, self._settings.max_username_length)
+        connection = self._registry.admit(name, address)
+        if connection.session.connections == 1:
+            self._users_changed.set()
+        return connection
+
+    def join(self, connection: Connection, outbox: Outbox, epoch: str | None, since: str | None) -> None:
+        """Lets a connection in: history, session and user count, then everything that is delivered from now on.
+
+        Nothing is awaited between the history and the first broadcast, so none is missed or doubled.
+        """
+        session = connection.session
+        count = self._count_frame()
+        outbox.write(Batch([self._history_frame(epoch, since), self._session_frame(session), count]))
+        self._registry.open(connection, outbox)
+        logger.info("User connected: %s", session.username)
+        if timer := self._leaving.pop(session, None):
+            timer.cancel()
+        if not session.present:
+            session.present = True
+            self._announce("user_joined", session.username, skip=connection)
+
+    def leave(self, connection: Connection) -> None:
+        """Lets a connection go, whether it had joined or not. Safe to call again."""
+        session = connection.session
+        self._registry.remove(connection)
+        if session.connections or session in self._leaving:
+            return
+        self._users_changed.set()
+        if session.present:
+            self._leaving[session] = asyncio.get_running_loop().call_later(LEAVE_DELAY, self._left, session)
+        else:
+            self._registry.forget(session)
+
+    def _left(self, session: Session) -> None:
+        del self._leaving[session]
+        session.present = False
+        self._registry.forget(session)
+        self._announce("user_left", session.username)
+
+    def _announce(self, event: str, username: str, skip: Connection | None = None) -> None:
+        if self.users > self._settings.announce_limit:
+            return
+        data = frames.SystemData(
+            id=str(uuid.uuid4()),
+            content=f"{username} {'joined' if event == 'user_joined' else 'left'} the chat",
+            timestamp=time.time(),
+            event="user_joined" if event == "user_joined" else "user_left",
+            user=username,
+        )
+        for _ in self._registry.broadcast(Batch([frames.encode(frames.SystemFrame(data=data))]), skip):
+            pass  # few users are here, or nothing would be announced
+
+    async def _count_users(self) -> None:
+        while True:
+            await self._users_changed.wait()
+            await asyncio.sleep(USER_COUNT_DELAY)
+            self._users_changed.clear()
+            await self._broadcast(Batch([self._count_frame()]))
+
+    def _count_frame(self) -> bytes:
+        return frames.encode(frames.UserCountFrame(data=frames.UserCountData(count=self.users)))
+
+    def _session_frame(self, session: Session) -> bytes:
+        data = frames.SessionData(
+            username=session.username,
+            role="owner" if session.role == "owner" else "visitor",
+            epoch=self._engine.epoch,
+            seq=self._seq,
+            heartbeat_interval=self._settings.ws_heartbeat_interval,
+            heartbeat_timeout=self._settings.ws_heartbeat_timeout,
+            max_message_length=self._settings.max_message_length,
+        )
+        return frames.encode(frames.SessionFrame(data=data))
+
+    # Messages
+
+    def hear(self, connection: Connection) -> None:
+        """Any frame shows that the client is alive."""
+        connection.heard = self._registry.clock()
+
+    def post(self, connection: Connection, outbox: Outbox, post: frames.Post) -> None:
+        """Accepts a message and returns before it is stored. Raises ChatError."""
+        settings, session = self._settings, connection.session
+        text = security.clean_text(post.content, settings.max_message_length, settings.block_dangerous_markup)
+        draft = Draft(
+            id=str(uuid.uuid4()),
+            session=session.id,
+            username=session.username,
+            content=security.escape(text),
+            text=text,
+            timestamp=time.time(),
+            nonce=post.nonce,
+            role=session.role,
+        )
+        self._engine.publish(draft, partial(self._answer, outbox, post.nonce))
+        shown = text if settings.log_message_content else f"({len(text)} characters)"
+        logger.info("Message from %s: %.80s", session.username, shown)
+
+    def _answer(self, outbox: Outbox, nonce: str | None, answer: Message | ChatError) -> None:
+        """Tells the sender alone what became of a draft that was not newly stored."""
+        if isinstance(answer, ChatError):
+            outbox.write(Batch([frames.error_frame(answer, nonce)]))
+        else:
+            outbox.write(Batch([frames.message_frame(frames.encode_data(answer))]))
+
+    async def deliver(self, messages: Sequence[Message]) -> None:
+        """Sends stored messages, oldest first, to everyone who is here."""
+        if not messages:
+            return
+        datas = [frames.encode_data(message) for message in messages]
+        for message, data in zip(messages, datas, strict=True):
+            self._past.append((message.seq, data))
+            self._seq = message.seq
+        self._history = None
+        began = self._registry.clock()
+        await self._broadcast(Batch([frames.message_frame(data) for data in datas]))
+        await asyncio.sleep(PACE * (self._registry.clock() - began))
+
+    async def _broadcast(self, batch: Batch) -> None:
+        for _ in self._registry.broadcast(batch):
+            await asyncio.sleep(0)
+
+    # The past
+
+    def _history_frame(self, epoch: str | None, since: str | None) -> bytes:
+        seq = _whole_number(since)
+        missed = self._missed(seq) if seq is not None and epoch == self._engine.epoch else None
+        if missed is not None:
+            return frames.history_frame(missed, recovered=True)
+        self._history = self._history or self._plain_history()
+        return self._history
+
+    def _missed(self, since: int) -> list[bytes] | None:
+        """Every message after `since`, or None when one of them is not at hand."""
+        oldest = self._past[0][0] if self._past else self._seq + 1
+        everything_kept = len(self._past) < (self._past.maxlen or 0)
+        if since > self._seq or (since < oldest - 1 and not everything_kept):
+            return None
+        missed = [data for seq, data in self._past if seq > since]
+        fits = len(missed) <= self._settings.recovery_limit and _size(missed) <= self._settings.ws_send_buffer // 2
+        return missed if fits else None
+
+    def _plain_history(self) -> bytes:
+        limit = self._settings.history_limit
+        newest = [data for _, data in self._past][-limit:] if limit else []
+        while _size(newest) > self._settings.ws_send_buffer // 2:
+            newest.pop(0)
+        return frames.history_frame(newest, recovered=False)
+
+
+def _size(datas: list[bytes]) -> int:
+    """Bytes of a history frame, at most."""
+    return sum(map(len, datas)) + len(datas) + 100
+
+
+def _whole_number(raw: str | None) -> int | None:
+    """A number from 0 to 2^53, which every client can count to, or None."""
+    if raw is None or not raw.isascii() or not raw.isdigit() or len(raw) > 16 or int(raw) > 2**53:
+        return None
+    return int(raw)

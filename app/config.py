@@ -1,0 +1,145 @@
+"""Settings: every variable declared once, with its type, bounds, default and one sentence of help.
+
+Reads the environment and `.env` (the environment wins). Knows nothing of what the settings are used for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import dotenv
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+
+class SettingsError(Exception):
+    """A variable holds what it can't hold; the text names each one, its fault and what is allowed."""
+
+
+def _split(value: object) -> object:
+    return [item for item in (part.strip() for part in value.split(",")) if item] if isinstance(value, str) else value
+
+
+def _origin(value: str) -> str:
+    """RFC 6454: an origin is scheme, host and port; a path or a trailing slash would never match one."""
+    scheme, separator, host = value.lower().rstrip("/").partition("://")
+    if value != "*" and (not separator or not scheme or not host or set(host) & set("/?#@ ")):
+        raise ValueError(f"{value!r} is no origin")
+    return value if value == "*" else f"{scheme}://{host}"
+
+
+def _engine_url(value: str) -> str:
+    scheme, _, path = value.partition("://")
+    if value == "memory://" or (scheme == "sqlite" and path[:1] == "/" and path not in ("/", "/:memory:")):
+        return value
+    raise ValueError("unknown engine")
+
+
+def _setting(default: Any, description: str, allowed: str | None = None, **bounds: Any) -> Any:
+    """A field with its help; `allowed` says in words what it takes, where type and bounds don't."""
+    return Field(default, description=description, json_schema_extra={"allowed": allowed}, **bounds)
+
+
+class Settings(BaseModel):
+    """Everything that can be set. Field `ws_max_connections` is the variable `WS_MAX_CONNECTIONS`, and so on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    app_name: str = _setting("Portfolio Backend", "The service's name, in `/health`, the documents and the log.")
+    app_version: str = _setting("0.1.0", "The service's version, in `/health` and the documents.")
+    debug: bool = _setting(False, "Log at level DEBUG and put tracebacks into the answers of failed requests.")
+    host: str = _setting("0.0.0.0", "The address that `python -m app` listens on.")
+    port: int = _setting(8000, "The port that `python -m app` listens on; 0 for any that is free.", ge=0, le=65535)
+    cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_split)] = _setting(
+        ("http://localhost:3000", "http://localhost:8000"),
+        "Origins whose pages may call the HTTP endpoints, separated by commas; `*` for all, empty for none.",
+        allowed="origins such as https://example.com, separated by commas, or *",
+    )
+    cors_allow_credentials: bool = _setting(True, "Let those pages send cookies; `CORS_ORIGINS=*` switches it off.")
+    ws_heartbeat_interval: float = _setting(30.0, "Seconds between two pings to every client.", ge=0.05, le=3600)
+    ws_heartbeat_timeout: float = _setting(60.0, "Seconds of silence after which a client is gone.", ge=0.1, le=7200)
+    ws_max_connections: int = _setting(1000, "How many connections there may be at once.", ge=1, le=1_000_000)
+    ws_send_buffer: int = _setting(
+        1048576, "Bytes that may wait for one client before it is too slow.", ge=65536, le=268_435_456
+    )
+    max_message_length: int = _setting(1000, "The longest message, in characters as typed.", ge=1, le=10_000)
+    max_username_length: int = _setting(50, "The longest username, in characters.", ge=1, le=200)
+    history_limit: int = _setting(100, "How many messages a newcomer sees.", ge=0, le=10_000)
+    recovery_limit: int = _setting(500, "How many missed messages a returning client gets.", ge=0, le=10_000)
+    announce_limit: int = _setting(50, "Up to how many users joins and leaves are announced.", ge=0, le=10_000)
+    engine_url: Annotated[str, AfterValidator(_engine_url)] = _setting(
+        "sqlite:///data/chat.db",
+        "Where messages are kept: `sqlite:///relative/path`, `sqlite:////absolute/path`, or `memory://` (nowhere).",
+        allowed="sqlite:///relative/path, sqlite:////absolute/path or memory://",
+    )
+    block_dangerous_markup: bool = _setting(
+        True, "Refuse messages with markup that would run; otherwise they are let through, escaped."
+    )
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = (
+        _setting(
+            "INFO",
+            "The least severe log lines to write: DEBUG, INFO, WARNING, ERROR or CRITICAL.",
+            allowed="DEBUG, INFO, WARNING, ERROR or CRITICAL",
+        )
+    )
+    log_message_content: bool = _setting(True, "Log the first 80 characters of each message, not its length alone.")
+    shutdown_timeout: float = _setting(
+        10.0, "Seconds to wait at start for another process to let go of the database.", ge=0, le=3600
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.ws_heartbeat_timeout <= self.ws_heartbeat_interval:
+            raise ValueError("WS_HEARTBEAT_TIMEOUT must be longer than WS_HEARTBEAT_INTERVAL")
+        if self.ws_send_buffer < 32 * self.max_message_length:
+            raise ValueError("WS_SEND_BUFFER must be at least 32 times MAX_MESSAGE_LENGTH")
+        return self
+
+    @property
+    def level(self) -> str:
+        """The effective log level."""
+        return "DEBUG" if self.debug else self.log_level
+
+
+def load_settings(environ: Mapping[str, str] = os.environ, env_file: Path = Path(".env")) -> Settings:
+    """Settings from `env_file`, if there is one, and `environ`, which wins. Raises SettingsError.
+
+    An empty value counts as not set, except where a list may be empty.
+    """
+    values = _read(env_file) | dict(environ)
+    given = {name: values[name.upper()] for name in Settings.model_fields if values.get(name.upper()) is not None}
+    try:
+        return Settings.model_validate({name: v for name, v in given.items() if v.strip() or name == "cors_origins"})
+    except ValidationError as error:
+        faults = [_explain(fault, given) for fault in error.errors(include_url=False)]
+        raise SettingsError("\n".join(dict.fromkeys(faults))) from None
+
+
+def _read(env_file: Path) -> dict[str, str]:
+    try:
+        found = dotenv.dotenv_values(env_file, interpolate=False) if env_file.exists() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"{env_file} can't be read ({type(error).__name__}). It must be a UTF-8 text file."
+        ) from None
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _explain(fault: Any, given: Mapping[str, str]) -> str:
+    if not fault["loc"]:
+        return f"{fault['ctx']['error']}."
+    name = str(fault["loc"][0])
+    shown = "its value" if name == "engine_url" else repr(given[name])  # the URL of an engine may hold a password
+    return f"{name.upper()}: {shown} is not allowed. Allowed: {_allowed(name)}."
+
+
+def _allowed(name: str) -> str:
+    field = Settings.model_fields[name]
+    bounds = {key: getattr(rule, key) for rule in field.metadata for key in ("ge", "le") if hasattr(rule, key)}
+    if bounds:
+        kind = "a whole number" if field.annotation is int else "a number"
+        return f"{kind} from {bounds['ge']} to {bounds['le']}"
+    extra = field.json_schema_extra
+    return str(extra["allowed"]) if isinstance(extra, dict) and extra["allowed"] else "true or false"

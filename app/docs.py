@@ -1,0 +1,162 @@
+"""The documentation that the service serves: the index page, OpenAPI with Swagger UI, and AsyncAPI.
+
+Both documents are made from the models that the endpoints answer with and the wire is decoded with.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+
+from app.config import Settings
+from app.frames import ClientFrame, ServerFrame
+from app.responses import Error, Health, Stats
+
+STATIC = Path(__file__).parent / "static"
+REVALIDATE = {"Cache-Control": "no-cache"}
+
+# The CDN that Swagger UI's own installation guide names. The hashes pin what it may serve (W3C Subresource Integrity).
+_SWAGGER = "https://unpkg.com/swagger-ui-dist@5.35.0"
+_SWAGGER_JS = "sha384-gjRm0bEPMeTmMh5jT2cHccIwCUZSTd8YC+j0d0sXw0MdGEfScduGpSyF3ZSSLkX9"
+_SWAGGER_CSS = "sha384-WlYgdmXYOOBWL5apwjDEZwN+U3HmXSSu5R6V5aGxEcf7z+KuRNwBhoxKVN1i3D5I"
+_SCRIPT = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true})'
+_SCRIPT_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+_SWAGGER_PAGE = f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>HTTP API</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="{_SWAGGER}/swagger-ui.css" integrity="{_SWAGGER_CSS}" crossorigin="anonymous">
+<div id="swagger-ui">
+  <p>Swagger UI comes from unpkg.com, which this browser has not reached yet.
+  The plain documents are <a href="openapi.json">openapi.json</a> and <a href="asyncapi.json">asyncapi.json</a>.</p>
+</div>
+<script src="{_SWAGGER}/swagger-ui-bundle.js" integrity="{_SWAGGER_JS}" crossorigin="anonymous"></script>
+<script>{_SCRIPT}</script>
+</html>
+"""
+_SWAGGER_CSP = (
+    f"default-src 'none'; script-src https://unpkg.com 'sha256-{_SCRIPT_HASH}'; style-src https://unpkg.com "
+    "'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+_INDEX_CSP = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+async def index(request: Request) -> Response:
+    """The page that names the endpoints."""
+    return FileResponse(STATIC / "index.html", headers={**REVALIDATE, "Content-Security-Policy": _INDEX_CSP})
+
+
+async def swagger_ui(request: Request) -> Response:
+    """Swagger UI on `/openapi.json`."""
+    return HTMLResponse(_SWAGGER_PAGE, headers={**REVALIDATE, "Content-Security-Policy": _SWAGGER_CSP})
+
+
+async def openapi(request: Request) -> Response:
+    """The HTTP API."""
+    return JSONResponse(openapi_document(request.app.state.settings), headers=REVALIDATE)
+
+
+async def asyncapi(request: Request) -> Response:
+    """The WebSocket API."""
+    return JSONResponse(asyncapi_document(request.app.state.settings), headers=REVALIDATE)
+
+
+@functools.lru_cache(maxsize=8)
+def openapi_document(settings: Settings) -> dict[str, Any]:
+    """The HTTP API as an OpenAPI 3.1 document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": settings.app_name,
+            "version": settings.app_version,
+            "summary": "One public chat room.",
+            "description": "Messages travel over the WebSocket at `/ws/chat`; [asyncapi.json](asyncapi.json) says how.",
+        },
+        "servers": [{"url": "/"}],
+        "paths": {
+            "/health": _get("health", "Does the service work?", {"200": Health, "503": Health}),
+            "/api/stats": _get("stats", "How busy is the room?", {"200": Stats}),
+        },
+        "components": {"schemas": _schemas((Health, Stats, Error), "serialization")},
+    }
+
+
+def _get(operation: str, summary: str, answers: dict[str, type[BaseModel]]) -> dict[str, Any]:
+    responses = {status: _response(model) for status, model in [*answers.items(), ("default", Error)]}
+    return {"get": {"operationId": operation, "summary": summary, "responses": responses}}
+
+
+def _response(model: type[BaseModel]) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+    return {"description": model.__doc__, "content": content}
+
+
+@functools.lru_cache(maxsize=8)
+def asyncapi_document(settings: Settings) -> dict[str, Any]:
+    """The WebSocket API as an AsyncAPI 3.0 document."""
+    client, server = get_args(ClientFrame), get_args(ServerFrame)
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": settings.app_name,
+            "version": settings.app_version,
+            "description": "One public chat room. Frames are JSON objects in text frames, told apart by `type`. "
+            "The first frames are `history`, `session` and `user_count`.",
+        },
+        "defaultContentType": "application/json",
+        "channels": {"chat": _channel(settings, (*client, *server))},
+        "operations": {"receive": _operation("receive", client), "send": _operation("send", server)},
+        "components": {
+            "messages": {model.__name__: _message(model) for model in (*client, *server)},
+            "schemas": _schemas(client, "validation") | _schemas(server, "serialization"),
+        },
+    }
+
+
+def _channel(settings: Settings, models: tuple[type[BaseModel], ...]) -> dict[str, Any]:
+    name = {"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "minLength": 1, "maxLength": settings.max_username_length}
+    seq = {"type": "integer", "minimum": 0, "maximum": 2**53, "description": "The newest `seq` seen, on coming back."}
+    epoch = {"type": "string", "description": "The `epoch` of the last session, on coming back."}
+    query = {"type": "object", "required": ["username"], "properties": {"username": name, "epoch": epoch, "since": seq}}
+    return {
+        "address": "/ws/chat",
+        "description": "The room. Offer the subprotocol `chat.v1`.",
+        "messages": {model.__name__: {"$ref": f"#/components/messages/{model.__name__}"} for model in models},
+        "bindings": {"ws": {"method": "GET", "query": query}},
+    }
+
+
+def _operation(action: str, models: tuple[type[BaseModel], ...]) -> dict[str, Any]:
+    return {
+        "action": action,
+        "channel": {"$ref": "#/channels/chat"},
+        "summary": "What a client sends." if action == "receive" else "What the server sends.",
+        "messages": [{"$ref": f"#/channels/chat/messages/{model.__name__}"} for model in models],
+    }
+
+
+def _message(model: type[BaseModel]) -> dict[str, Any]:
+    return {
+        "name": model.model_json_schema()["properties"]["type"]["const"],
+        "summary": model.__doc__,
+        "payload": {"$ref": f"#/components/schemas/{model.__name__}"},
+    }
+
+
+def _schemas(models: tuple[type[BaseModel], ...], mode: JsonSchemaMode) -> dict[str, Any]:
+    wanted = [(model, mode) for model in models]
+    return models_json_schema(wanted, ref_template="#/components/schemas/{model}")[1]["$defs"]  # type: ignore[no-any-return]

@@ -1,0 +1,179 @@
+"""What every engine does: one writer takes all drafts that wait, stores them at once, and delivers them in order.
+
+An engine knows drafts and messages, nothing of connections. A subclass says only how a batch is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from app import tasks
+from app.exceptions import ChatError, NonceReused, StoreError, Unavailable
+from app.message import Draft, Message
+
+QUEUE_LIMIT = 10_000  # drafts that may wait
+BATCH_LIMIT = 256  # drafts in one batch, and
+BATCH_CHARS = 65_536  # characters after which it takes no more, so that its frames fit into every outbox
+PATIENCE = 5.0  # seconds after which a draft that is not stored is refused
+PROBE_IDLE = 8.0  # seconds without a draft after which the store is tried
+PROBE_BROKEN = 5.0  # the same while it is broken
+
+logger = logging.getLogger(__name__)
+
+Deliver = Callable[[Sequence[Message]], Awaitable[None]]
+Answer = Callable[[Message | ChatError], None]
+
+
+class Pending(NamedTuple):
+    """A draft that waits, until when (event loop time), and whom to tell when it is not newly stored."""
+
+    draft: Draft
+    deadline: float
+    answer: Answer
+
+
+class Engine(ABC):
+    """Stores drafts and delivers them as messages.
+
+    `epoch` names the store, `seq` is the newest message's, `healthy` tells whether the store took the last batch.
+    All three hold from `start` on.
+    """
+
+    epoch: str
+    seq: int
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+        self.healthy = True
+        self._pending: deque[Pending] = deque()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._writer: asyncio.Task[None] | None = None
+
+    async def start(self, deliver: Deliver) -> None:
+        """Opens the store. Delivers the newest `keep` messages, then every batch as it is stored, in `seq` order.
+
+        Raises StoreError when the store can't be opened.
+        """
+        await deliver(await self._open())
+        self._writer = tasks.spawn(self._write(deliver), "engine writer")
+
+    def publish(self, draft: Draft, answer: Answer) -> None:
+        """Queues a draft and returns at once. Raises Unavailable when too many wait already.
+
+        A draft that gets stored is delivered. `answer` is called for any other: with the stored message that has the
+        same session and nonce, with NonceReused when that one has another text, or with Unavailable after at most
+        PATIENCE seconds, when it is not known to be stored.
+        """
+        if len(self._pending) >= QUEUE_LIMIT or self._stopping:
+            raise Unavailable
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        self._pending.append(Pending(draft, deadline, answer))
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """Stores and delivers what was accepted, then closes the store. Safe to call when `start` failed."""
+        self._stopping = True
+        self._wake.set()
+        try:
+            async with asyncio.timeout(2 * PATIENCE):
+                if self._writer:
+                    await asyncio.wait({self._writer})
+                await self._close()
+        except TimeoutError:
+            logger.error("The store does not answer, so it is left as it is")
+        finally:
+            if self._writer:
+                await tasks.end(self._writer)
+
+    @abstractmethod
+    async def _open(self) -> list[Message]:
+        """Opens the store, sets `epoch` and `seq`, returns the newest `keep` messages, oldest first."""
+
+    @abstractmethod
+    async def _store(self, drafts: list[Draft]) -> list[Message]:
+        """Stores all drafts or none, durably. Returns for each its message, or the one that has its nonce.
+
+        An empty list tries whether the store can be written to. Raises StoreError.
+        """
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Frees everything that `_open` took."""
+
+    async def _write(self, deliver: Deliver) -> None:
+        while not self._stopping or self._pending:
+            await self._wait()
+            batch = self._take()
+            if batch or not self._stopping:
+                await self._write_batch(batch, deliver)
+
+    async def _wait(self) -> None:
+        if self._pending or self._stopping:
+            return
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(PROBE_IDLE if self.healthy else PROBE_BROKEN):
+                await self._wake.wait()
+        except TimeoutError:
+            pass  # nobody wrote: an empty batch shows whether the store still works
+
+    def _take(self) -> list[Pending]:
+        batch: list[Pending] = []
+        room = BATCH_CHARS
+        while self._pending and len(batch) < BATCH_LIMIT and room > 0:
+            batch.append(self._pending.popleft())
+            room -= len(batch[-1].draft.content)
+        return batch
+
+    async def _write_batch(self, batch: list[Pending], deliver: Deliver) -> None:
+        drafts = [pending.draft for pending in batch]
+        try:
+            messages = await self._patiently(drafts, batch)
+        except StoreError as error:
+            self._note(error)
+            _refuse(batch)
+            return
+        except Exception:
+            logger.exception("The engine failed")  # our own fault, but the next batch may still be stored
+            _refuse(batch)
+            return
+        self._note(None)
+        new = [message for message, draft in zip(messages, drafts, strict=True) if message.id == draft.id]
+        if new:
+            self.seq = new[-1].seq
+            await deliver(new)
+        for message, (draft, _, answer) in zip(messages, batch, strict=False):  # batch is empty when it was refused
+            if message.id != draft.id:
+                answer(message if message.text == draft.text else NonceReused())
+
+    async def _patiently(self, drafts: list[Draft], batch: list[Pending]) -> list[Message]:
+        """Stores drafts. While the store hangs, refuses the batch, which then is emptied, and who waits behind it."""
+        now = asyncio.get_running_loop().time
+        storing = asyncio.ensure_future(self._store(drafts))
+        timeout = batch[0].deadline - now() if batch else PATIENCE
+        while not (await asyncio.wait({storing}, timeout=max(timeout, 0)))[0]:
+            self._note(StoreError("the store does not answer"))
+            _refuse(batch)
+            batch.clear()
+            while self._pending and self._pending[0].deadline <= now():
+                self._pending.popleft().answer(Unavailable())
+            timeout = 0.1
+        return storing.result()
+
+    def _note(self, error: StoreError | None) -> None:
+        if self.healthy and error:
+            logger.error("Messages cannot be stored: %s", error)
+        elif not self.healthy and not error:
+            logger.info("Messages are stored again")
+        self.healthy = error is None
+
+
+def _refuse(batch: list[Pending]) -> None:
+    for pending in batch:
+        pending.answer(Unavailable())

@@ -1,0 +1,181 @@
+"""The engine for one machine: SQLite with a write-ahead log, one thread, one commit a batch.
+
+What was delivered survives a kill and a power cut, because it is delivered only after the commit. The file belongs to
+one process: two would each believe in an order of their own. Not for network volumes, whose locks can't be relied on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from app.engines.base import Engine
+from app.exceptions import StoreError
+from app.message import Draft, Message, stored
+
+T = TypeVar("T")
+
+# Step n takes a database from schema version n to n + 1; steps are only ever added.
+SCHEMA = (
+    """
+    CREATE TABLE room (epoch TEXT NOT NULL, probes INTEGER NOT NULL);
+    CREATE TABLE message (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL,
+        session TEXT NOT NULL,
+        username TEXT NOT NULL,
+        content TEXT NOT NULL,
+        text TEXT NOT NULL,
+        timestamp REAL NOT NULL,
+        nonce TEXT,
+        role TEXT NOT NULL
+    );
+    CREATE UNIQUE INDEX message_by_nonce ON message (session, nonce) WHERE nonce IS NOT NULL;
+    """,
+)
+NEW_ROOM = "INSERT INTO room (epoch, probes) VALUES (?, 0)"
+EPOCH = "SELECT epoch FROM room"
+# AUTOINCREMENT keeps the highest seq ever given here, also when that message is gone.
+LAST_SEQ = "SELECT seq FROM sqlite_sequence WHERE name = 'message'"
+PROBE = "UPDATE room SET probes = probes + 1"
+INSERT = """
+    INSERT INTO message (id, session, username, content, text, timestamp, nonce, role) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+SELECT = "SELECT id, session, username, content, text, timestamp, nonce, role, seq FROM message"
+BY_NONCE = SELECT + " WHERE session = ? AND nonce = ?"
+NEWEST = SELECT + " ORDER BY seq DESC LIMIT ?"
+
+
+class SQLiteEngine(Engine):
+    """Messages in one file at `path`; its directory is made when missing.
+
+    `lock_timeout`: seconds to wait for another process to let go of the file (a reload overlaps).
+    """
+
+    def __init__(self, path: str, keep: int, lock_timeout: float) -> None:
+        super().__init__(keep)
+        self._path = Path(path)
+        self._lock_timeout = lock_timeout
+        self._lock: int | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
+        self._db: sqlite3.Connection | None = None
+
+    async def _open(self) -> list[Message]:
+        with _faults_of(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        await self._take_lock(self._lock)
+        return await self._in_thread(self._connect)
+
+    async def _take_lock(self, lock: int) -> None:
+        deadline = asyncio.get_running_loop().time() + self._lock_timeout
+        while not _locked(lock):
+            if asyncio.get_running_loop().time() >= deadline:
+                raise StoreError(
+                    f"{self._path} is in use by another process. Stop that one, or give this one a file of its own "
+                    "(ENGINE_URL=sqlite:///…). One file can't serve several workers: start with a single worker."
+                )
+            await asyncio.sleep(0.05)
+
+    def _connect(self) -> list[Message]:
+        self._db = db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        self._migrate(db)
+        self.epoch = db.execute(EPOCH).fetchone()[0]
+        self.seq = (db.execute(LAST_SEQ).fetchone() or (0,))[0]
+        return [Message(*row) for row in reversed(db.execute(NEWEST, (self.keep,)).fetchall())]
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if version > len(SCHEMA) or (version == 0 and tables):
+            raise StoreError(
+                f"{self._path} was not made by this program, or by a newer version of it. "
+                "Name another file in ENGINE_URL, or install the newer version."
+            )
+        with _transaction(db):
+            for number, step in enumerate(SCHEMA[version:], version):
+                for statement in filter(str.strip, step.split(";")):
+                    db.execute(statement)
+                if number == 0:
+                    db.execute(NEW_ROOM, (str(uuid.uuid4()),))
+            db.execute(f"PRAGMA user_version = {len(SCHEMA)}")
+
+    async def _store(self, drafts: list[Draft]) -> list[Message]:
+        return await self._in_thread(lambda: self._insert_all(drafts))
+
+    def _insert_all(self, drafts: list[Draft]) -> list[Message]:
+        assert self._db
+        with _transaction(self._db) as db:
+            if not drafts:
+                db.execute(PROBE)
+            return [_find_or_insert(db, draft) for draft in drafts]
+
+    async def _close(self) -> None:
+        if self._db:
+            await self._in_thread(self._db.close)
+            self._db = None
+        self._thread.shutdown(wait=False)
+        if self._lock is not None:
+            os.close(self._lock)  # which lets go of the lock
+            self._lock = None
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        def guarded() -> T:
+            with _faults_of(self._path):
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+
+
+def _find_or_insert(db: sqlite3.Connection, draft: Draft) -> Message:
+    if draft.nonce and (row := db.execute(BY_NONCE, (draft.session, draft.nonce)).fetchone()):
+        return Message(*row)
+    cursor = db.execute(
+        INSERT,
+        (draft.id, draft.session, draft.username, draft.content, draft.text, draft.timestamp, draft.nonce, draft.role),
+    )
+    assert cursor.lastrowid
+    return stored(draft, cursor.lastrowid)
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # a full disk may have rolled it back already
+            db.execute("ROLLBACK")
+        raise
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _faults_of(path: Path) -> Iterator[None]:
+    """Turns what SQLite and the file system raise into a StoreError that says what to do."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"{path}: {error}. Make room on the disk and the file writable.") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path}: {error}. Restore a copy, or name another file in ENGINE_URL.") from error
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}. Make its directory writable, or change ENGINE_URL.") from error

@@ -1,0 +1,104 @@
+"""What can go wrong through the client or the world, each with what the wire must say about it.
+
+Knows the codes and sentences alone. Any exception that is not a ChatError is our own fault.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class CloseCode(IntEnum):
+    """Close codes (RFC 6455, section 7.4). Of our own, 4000-4499 ask the client to reconnect, 4500-4999 not to."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    REFUSED = 1008
+    TOO_BIG = 1009
+    OUR_FAULT = 1011
+    RESTART = 1012
+    FULL = 1013
+    SILENT = 4000
+    TOO_SLOW = 4001
+
+    @property
+    def reconnect(self) -> bool:
+        """Whether a client should come back after this code."""
+        never = (CloseCode.NORMAL, CloseCode.REFUSED, CloseCode.TOO_BIG)
+        return self not in never and self < 4500
+
+
+class StoreError(Exception):
+    """The engine's store can't be opened, or can't be written to now; the text says what to do."""
+
+
+class ChatError(Exception):
+    """Refuses one frame and keeps the connection; `code` is for programs, the text for people."""
+
+    code: ClassVar[str]
+    message: ClassVar[str]
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.message)
+
+
+class InvalidFrame(ChatError):
+    code = "invalid_frame"
+    message = 'This frame is not understood. Send one JSON object, such as {"type": "message", "content": "Hello"}.'
+
+
+class UnsupportedData(ChatError):
+    code = "unsupported_data"
+    message = "Binary frames are not supported. Send JSON in a text frame."
+
+
+class EmptyMessage(ChatError):
+    code = "empty_message"
+    message = "The message is empty. Write something visible."
+
+
+class MessageTooLong(ChatError):
+    code = "message_too_long"
+
+    def __init__(self, length: int, limit: int) -> None:
+        super().__init__(f"The message has {length} characters, {limit} are allowed. Shorten it or send it in parts.")
+
+
+class BlockedContent(ChatError):
+    code = "blocked_content"
+    message = "The message holds markup that would run as a script. Send it without that markup."
+
+
+class Unavailable(ChatError):
+    code = "unavailable"
+    message = "The message could not be stored. Send it again with the same nonce in a moment."
+
+
+class NonceReused(ChatError):
+    code = "nonce_reused"
+    message = "This nonce was used for another message. Use a new random nonce for each message."
+
+
+class ConnectionRefused(ChatError):
+    """Refuses the whole connection: its frame is followed by a close with `close_code`."""
+
+    close_code: ClassVar[CloseCode] = CloseCode.REFUSED
+
+
+class InvalidUsername(ConnectionRefused):
+    code = "invalid_username"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"Connect with ?username= and 1 to {limit} of the characters A-Z, a-z, 0-9, - and _.")
+
+
+class UsernameTaken(ConnectionRefused):
+    code = "username_taken"
+    message = "Somebody else is using this name. Choose another one."
+
+
+class ServerFull(ConnectionRefused):
+    code = "server_full"
+    message = "The room is full. Try again in a few minutes."
+    close_code = CloseCode.FULL

@@ -1,0 +1,58 @@
+"""How a log line looks: one line an event, whatever a client typed, and no query strings.
+
+Uses the standard `logging`; the rest of the app logs through module loggers with `%s` arguments.
+"""
+
+from __future__ import annotations
+
+import logging
+
+
+class LineFormatter(logging.Formatter):
+    """`[INFO] User connected: ada`. What can't be printed is escaped, so that no client can forge a line."""
+
+    def __init__(self) -> None:
+        super().__init__("[%(levelname)s] %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
+def printable(text: str) -> str:
+    """The text with control, format and separator characters escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+class AccessFilter(logging.Filter):
+    """Takes query strings out of uvicorn's lines, for they hold names. Lines that only repeat need level DEBUG."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(_without_query(arg) for arg in record.args)
+        return not _only_repeats(record) or logging.getLogger("app").isEnabledFor(logging.DEBUG)
+
+
+def _only_repeats(record: logging.LogRecord) -> bool:
+    """The uptime monitor's polling, and what `User connected` and `User disconnected` say as well."""
+    polled = record.name == "uvicorn.access" and isinstance(record.args, tuple) and record.args[2:3] == ("/health",)
+    return polled or "WebSocket %s" in str(record.msg) or record.msg in ("connection open", "connection closed")
+
+
+def _without_query(arg: object) -> object:
+    return arg.partition("?")[0] if isinstance(arg, str) and arg.startswith("/") else arg
+
+
+def configure(level: str) -> None:
+    """Sets the app's log level, and its output where no other logging was set up. Safe to call again."""
+    logger = logging.getLogger("app")
+    logger.setLevel(level)
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(LineFormatter())
+        logger.addHandler(handler)
+    for name in ("uvicorn.access", "uvicorn.error"):
+        source = logging.getLogger(name)
+        if not any(isinstance(known, AccessFilter) for known in source.filters):
+            source.addFilter(AccessFilter())

@@ -1,0 +1,127 @@
+"""The application: builds the room, wires it to its routes, and owns its beginning and end.
+
+`create_app` for a program of one's own, `app` for `uvicorn app.main:app`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import api, docs, log, tasks
+from app.chat import Chat
+from app.config import Settings, SettingsError, load_settings
+from app.engines import open_engine
+from app.exceptions import StoreError
+from app.heartbeat import Heartbeat
+from app.registry import ConnectionRegistry
+from app.websocket import ChatEndpoint
+
+logger = logging.getLogger(__name__)
+
+ROUTES = [
+    Route("/", docs.index),
+    Route("/health", api.health),
+    Route("/api/stats", api.stats),
+    Route("/docs", docs.swagger_ui),
+    Route("/openapi.json", docs.openapi),
+    Route("/asyncapi.json", docs.asyncapi),
+    WebSocketRoute("/ws/chat", ChatEndpoint),
+]
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The application for one room. Nothing is opened before its lifespan starts."""
+    everyone = "*" in settings.cors_origins
+    app = Starlette(
+        routes=ROUTES,
+        middleware=[
+            Middleware(StartupFaults),
+            Middleware(SafeHeaders),
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_credentials=settings.cors_allow_credentials and not everyone,
+                allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+                allow_headers=("Authorization",),
+            ),
+        ],
+        exception_handlers={HTTPException: api.http_error, Exception: api.server_error},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False  # `/health/` is not there, and a redirect would name our scheme and host
+    app.state.settings = settings
+    app.state.registry = ConnectionRegistry(settings.ws_max_connections)
+    app.state.chat = Chat(settings, app.state.registry, open_engine(settings))
+    return app
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Opens the store and starts the heartbeat; at the end everything that was accepted is stored."""
+    settings: Settings = app.state.settings
+    log.configure(settings.level)
+    heartbeat = Heartbeat(app.state.registry, settings.ws_heartbeat_interval, settings.ws_heartbeat_timeout)
+    try:
+        await app.state.chat.start()
+        beating = tasks.spawn(heartbeat.run(), "heartbeat")
+        logger.info("%s %s is ready: %d messages so far", settings.app_name, settings.app_version, app.state.chat.total)
+        try:
+            yield
+        finally:
+            await tasks.end(beating)
+    finally:
+        await app.state.chat.stop()
+
+
+class StartupFaults:
+    """Tells the server why the start failed in a sentence, where Starlette would send a traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_sentence(message: Message) -> None:
+            error = sys.exc_info()[1]  # Starlette sends from where it handles the exception
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, StoreError):
+                message["message"] = str(error)
+            await send(message)
+
+        await self.app(scope, receive, send_sentence if scope["type"] == "lifespan" else send)
+
+
+class SafeHeaders:
+    """Adds to every answer what keeps browsers from guessing its type, and caches from keeping it unasked."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_safe(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self.app(scope, receive, send_safe if scope["type"] == "http" else send)
+
+
+def _from_environment() -> Starlette:
+    try:
+        return create_app(load_settings())
+    except SettingsError as error:
+        raise SystemExit(f"The settings are wrong, so the start stops here.\n{error}") from None
+
+
+app = _from_environment()

@@ -1,0 +1,38 @@
+"""The records that travel between modules, workers and disk. They know nothing of the wire or of a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A message as accepted, not yet stored.
+
+    `text` is the plain text, `content` the same, safe as HTML; `timestamp` is Unix seconds; `nonce` is the
+    client's own mark, unique within `session`.
+    """
+
+    id: str
+    session: str
+    username: str
+    content: str
+    text: str
+    timestamp: float
+    nonce: str | None = None
+    role: str = "visitor"
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Draft):
+    """A stored message. `seq` counts 1, 2, 3, … in the order in which messages were stored."""
+
+    seq: int = 0
+
+
+def stored(draft: Draft, seq: int) -> Message:
+    """The message that a draft becomes."""
+    return Message(
+        draft.id, draft.session, draft.username, draft.content, draft.text,
+        draft.timestamp, draft.nonce, draft.role, seq,
+    )  # fmt: skip

@@ -1,0 +1,104 @@
+"""The ways of writing to a socket, behind one small interface.
+
+Knows nothing of rooms or users. Nobody waits for a client: what it has not read is bounded, past that it is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+
+from app import tasks
+from app.exceptions import CloseCode
+from app.frames import Batch
+
+CLOSE_TIMEOUT = 5.0  # seconds that a client may take to read what is before its close frame
+
+logger = logging.getLogger(__name__)
+
+
+class Outbox(Protocol):
+    """Where frames for one client go. `write` and `close` never wait, never raise, and do nothing after `close`."""
+
+    def write(self, batch: Batch) -> None:
+        """Sends a batch after all earlier ones. Closes a client that has not read enough of them (4001)."""
+
+    def close(self, code: CloseCode) -> None:
+        """Sends what waits, then the close frame. What waits for a client that is too slow is dropped."""
+
+    async def release(self) -> None:
+        """Frees what the outbox holds, when the connection has ended. Safe to call again."""
+
+
+class QueueOutbox:
+    """Writes through ASGI, on any server: a bounded queue and one task.
+
+    `give_up` is called when even the close frame can't be sent within CLOSE_TIMEOUT.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+        limit: int,
+        give_up: Callable[[], object],
+    ) -> None:
+        self._send = send
+        self._limit = limit  # bytes
+        self._give_up = give_up
+        self._queue: deque[Batch] = deque()
+        self._waiting = 0  # bytes, in the queue and in the server's hands
+        self._closing: CloseCode | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+        self._task = tasks.spawn(self._run(), "outbox")
+
+    def write(self, batch: Batch) -> None:
+        if self._closing is not None:
+            return
+        if self._waiting + batch.size > self._limit:
+            self.close(CloseCode.TOO_SLOW)
+            return
+        self._waiting += batch.size
+        self._queue.append(batch)
+        self._wake.set()
+
+    def close(self, code: CloseCode) -> None:
+        if self._closing is not None:
+            return
+        self._closing = code
+        if code is CloseCode.TOO_SLOW:
+            self._queue.clear()
+        self._timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._give_up)
+        self._wake.set()
+
+    async def release(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._closing = self._closing or CloseCode.NORMAL
+        self._queue.clear()
+        await tasks.end(self._task)
+
+    async def _run(self) -> None:
+        try:
+            while self._queue or self._closing is None:
+                await self._send_next()
+            reason = self._closing.name.replace("_", " ").lower()
+            await self._send({"type": "websocket.close", "code": int(self._closing), "reason": reason})
+        except Exception as error:
+            # Each server has its own exception for a client that is gone. The endpoint learns it from receive().
+            logger.debug("Could not send: %s", type(error).__name__)
+            self._closing = self._closing or CloseCode.NORMAL
+            self._queue.clear()
+
+    async def _send_next(self) -> None:
+        if not self._queue:
+            self._wake.clear()
+            await self._wake.wait()
+            return
+        batch = self._queue.popleft()
+        for text in batch.texts:
+            await self._send({"type": "websocket.send", "text": text})
+        self._waiting -= batch.size

@@ -1,0 +1,45 @@
+"""The HTTP answers: a pydantic model of each, which both the endpoints and the documentation use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+
+class Health(BaseModel):
+    """Whether the service works. `degraded`: messages can't be stored, or it is about to stop."""
+
+    status: Literal["ok", "degraded"]
+    service: str = Field(examples=["Portfolio Backend"])
+    version: str = Field(examples=["0.1.0"])
+
+
+class Stats(BaseModel):
+    """How busy the room is."""
+
+    active_users: int = Field(ge=0, description="Usernames connected now.")
+    total_messages: int = Field(ge=0, description="Messages ever accepted.")
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong: a code for programs, a sentence for people. `traceback` only with `DEBUG=true`."""
+
+    code: str = Field(examples=["not_found"])
+    message: str
+    traceback: list[str] | None = None
+
+
+class Error(BaseModel):
+    """The answer to every request that fails."""
+
+    error: ErrorDetail
+
+
+def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A model as JSON. Nothing may keep it: each of these is true only now."""
+    body = model.model_dump_json(exclude_none=True)
+    fixed = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return Response(body, status, {**(headers or {}), **fixed}, media_type="application/json")

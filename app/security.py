@@ -1,0 +1,98 @@
+"""What is let in: usernames, and message text with its escaping. The only user of bleach.
+
+Knows nothing of connections. Escaping is the protection; refusing markup (`blocks`) only spares the readers.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+import bleach
+
+from app.exceptions import BlockedContent, EmptyMessage, InvalidUsername, MessageTooLong
+
+_USERNAME = re.compile(r"[A-Za-z0-9_-]+")
+_NEWLINE = re.compile(r"\r\n?")
+# C0 and C1 controls but for tab and newline: invisible, and a terminal or a log would obey some of them.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Letters, marks and symbols that draw nothing (Unicode's Default_Ignorable_Code_Point outside category Cf, and the
+# blank Braille pattern).
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | frozenset(
+    map(chr, range(0xFE00, 0xFE10))
+)
+
+
+def check_username(raw: str | None, max_length: int) -> str:
+    """The username, if it is one. Raises InvalidUsername."""
+    if not raw or len(raw) > max_length or not _USERNAME.fullmatch(raw):
+        raise InvalidUsername(max_length)
+    return raw
+
+
+def clean_text(raw: str, max_length: int, block_markup: bool) -> str:
+    """Message text as it is stored: newlines are `\\n`, control characters gone, else as typed.
+
+    `max_length` counts characters. Raises MessageTooLong, EmptyMessage or BlockedContent.
+    """
+    text = _CONTROL.sub("", _NEWLINE.sub("\n", raw))
+    if len(text) > max_length:
+        raise MessageTooLong(len(text), max_length)
+    if not any(map(_visible, text)):
+        raise EmptyMessage
+    if block_markup and runs(text):
+        raise BlockedContent
+    return text
+
+
+def _visible(char: str) -> bool:
+    # Z*: spaces and separators; C*: controls, format characters, unassigned code points.
+    return unicodedata.category(char)[0] not in "ZC" and char not in _BLANK
+
+
+def escape(text: str) -> str:
+    """Text as HTML element content: no `<` or `>`, nothing lost. (Not for use inside an attribute.)
+
+    Escaping comes first, so that bleach, which drops what looks like markup, finds none to drop (OWASP XSS
+    Prevention, rule for HTML element content). Without `&` there is nothing left that it could change.
+    """
+    escaped = html.escape(text, quote=False)
+    return bleach.clean(escaped, tags=set()) if "&" in escaped else escaped
+
+
+# Markup that would run, found as the HTML tokenizer finds it (WHATWG HTML, section 13.2.5), but from every `<` on,
+# because quotes and comments can hide from a reader what a browser sees.
+_ELEMENT = re.compile(r"<(?:script|iframe|object|embed)(?=[\s/>]|$)", re.IGNORECASE)
+_TAG = re.compile(r"<[a-z][a-z0-9:._-]*(?=[\s/])", re.IGNORECASE)
+_ATTRIBUTE = re.compile(r"""[\s/]*+([^\s/>][^\s/>=]*+)(?:\s*=\s*(?:"([^"]*)"?|'([^']*)'?|([^\s>"'][^\s>]*)))?""")
+_URL_SPACE = re.compile(r"[\x00-\x20]")
+_URL_ATTRIBUTE = re.compile(
+    "action|background|cite|code|codebase|data|dynsrc|formaction|from|href|longdesc|lowsrc|manifest|ping|poster|"
+    "profile|src|srcset|to|usemap|values|xlink:href"
+)
+
+
+def runs(text: str) -> bool:
+    """Whether text, taken as HTML, would run: an active element, an event handler, a `javascript:` URL."""
+    return bool("<" in text and (_ELEMENT.search(text) or _has_running_attribute(text)))
+
+
+def _has_running_attribute(text: str) -> bool:
+    seen: set[int] = set()  # a tag inside another's attributes joins its parse; this keeps the whole linear
+    for tag in _TAG.finditer(text):
+        position = tag.end()
+        while position not in seen and (attribute := _ATTRIBUTE.match(text, position)):
+            seen.add(position)
+            if _runs_as_attribute(attribute[1].lower(), attribute[2] or attribute[3] or attribute[4] or ""):
+                return True
+            position = attribute.end()
+    return False
+
+
+def _runs_as_attribute(name: str, value: str) -> bool:
+    if name.startswith("on") and name[2:].isalpha():
+        return bool(value.strip()) and not value.startswith("=")  # `a<b && onclose == c` is no handler
+    if _URL_ATTRIBUTE.fullmatch(name):
+        return _URL_SPACE.sub("", html.unescape(value)).lower().startswith(("javascript:", "vbscript:"))
+    return False

@@ -1,0 +1,28 @@
+"""Background tasks: started with a name, ended by whoever started them, and never dead in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+def spawn(body: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Starts a task, which its caller must hold on to and `end`."""
+    task = asyncio.create_task(body, name=name)
+    task.add_done_callback(_report)
+    return task
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancels a task and waits until it is gone. Safe to call again."""
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        logger.error("Task %s died: %s", task.get_name(), type(error).__name__, exc_info=error)
