@@ -96,7 +96,8 @@ def openapi_document(settings: Settings) -> dict[str, Any]:
 
 
 def _get(operation: str, summary: str, answers: dict[str, type[BaseModel]]) -> dict[str, Any]:
-    responses = {status: _response(model) for status, model in [*answers.items(), ("default", Error)]}
+    documented: dict[str, type[BaseModel]] = {**answers, "default": Error}
+    responses = {status: _response(model) for status, model in documented.items()}
     return {"get": {"operationId": operation, "summary": summary, "responses": responses}}
 
 

@@ -1,0 +1,55 @@
+"""Fixtures that every ring of tests shares: settings, the app in this process, the server in another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.config import Settings
+from app.main import create_app
+from tests.running import COMMANDS, RunningServer
+
+Start = Callable[..., RunningServer]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def client() -> Iterator[Callable[..., TestClient]]:
+    """`client(**settings)`: a started app in this process, on an engine in memory unless told otherwise."""
+    with ExitStack() as stack:
+
+        def start(**changes: Any) -> TestClient:
+            settings = Settings.model_validate({"engine_url": "memory://", **changes})
+            return stack.enter_context(TestClient(create_app(settings), raise_server_exceptions=False))
+
+        yield start
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """`start(command="app", **variables)`: a real server process on a free port, ended after the test."""
+    with ExitStack() as stack:
+
+        def start_server(command: str = "app", **variables: str) -> RunningServer:
+            return stack.enter_context(RunningServer(COMMANDS[command], tmp_path, variables))
+
+        yield start_server
+
+
+def need_service(available: bool, reason: str) -> None:
+    """Skips a test whose service this machine lacks, or fails it when REQUIRE_SERVICES=1."""
+    if available:
+        return
+    if os.environ.get("REQUIRE_SERVICES") == "1":
+        pytest.fail(f"REQUIRE_SERVICES=1, but {reason}")
+    pytest.skip(reason)
