@@ -8,9 +8,9 @@ import socket
 import sys
 from typing import Any
 
-import uvicorn
 import uvicorn.config
 
+from app import server
 from app.config import Settings, SettingsError, load_settings
 
 
@@ -23,33 +23,22 @@ def main() -> None:
         settings = load_settings()
     except SettingsError as error:
         sys.exit(f"The settings are wrong, so the start stops here.\n{error}")
-    _check_port(settings)
-    uvicorn.run(
-        "app.main:app",
-        host=settings.host,
-        port=settings.port,
-        reload=arguments.reload,
-        reload_dirs=["app"] if arguments.reload else None,
-        log_config=_log_config(settings),
-        server_header=False,
-        ws_max_size=65_536,
-        ws_per_message_deflate=False,
-        timeout_graceful_shutdown=int(settings.shutdown_timeout),
-    )
+    server.run(settings, _listen(settings), arguments.reload, _log_config(settings))
 
 
-def _check_port(settings: Settings) -> None:
-    """Exits when the port is taken, before anything else is started."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            sys.exit(
-                f"Can't listen on {settings.host}, port {settings.port}: {error.strerror}. "
-                f"Stop the other program, or choose another port: PORT={settings.port + 1} make run"
-            )
+def _listen(settings: Settings) -> socket.socket:
+    """The bound socket, or an exit with one sentence."""
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        sys.exit(
+            f"Can't listen on {settings.host}, port {settings.port}: {error.strerror}. "
+            f"Stop the other program, or choose another port: PORT={settings.port + 1} make run"
+        )
+    listener.set_inheritable(True)
+    return listener
 
 
 def _log_config(settings: Settings) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from functools import partial
 from app import frames, security, tasks
 from app.config import Settings
 from app.engines import Engine
-from app.exceptions import ChatError
+from app.exceptions import ChatError, CloseCode
 from app.frames import Batch
 from app.message import Draft, Message
 from app.outbox import Outbox
@@ -24,6 +24,7 @@ from app.registry import Connection, ConnectionRegistry, Session
 
 USER_COUNT_DELAY = 0.25  # seconds within which changes of the user count are joined
 LEAVE_DELAY = 5.0  # seconds in which a session may come back without having left
+DRAIN_STEP = 0.02  # seconds
 PACE = 0.5  # rest after a fan-out, as a share of the time it took: more messages then share the next one
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Chat:
         self._settings = settings
         self._registry = registry
         self._engine = engine
+        self.draining = False
         self._seq = 0
         # (seq, encoded data) of the newest messages: histories never touch the disk.
         self._past: deque[tuple[int, bytes]] = deque(maxlen=engine.keep)
@@ -50,6 +52,18 @@ class Chat:
         self._seq = self._engine.seq
         self._counting = tasks.spawn(self._count_users(), "user count")
 
+    async def drain(self, spread: float) -> None:
+        """Before the stop: what was accepted goes out, then everybody is told to come back, over `spread` seconds."""
+        self.draining = True
+        await self._engine.flush()
+        outboxes = [outbox for _, outbox in self._registry.outboxes()]
+        ends = self._registry.clock() + spread
+        while outboxes:
+            turns = max(1, int((ends - self._registry.clock()) / DRAIN_STEP))
+            for _ in range(-(-len(outboxes) // turns)):
+                outboxes.pop().close(CloseCode.RESTART)
+            await asyncio.sleep(DRAIN_STEP if outboxes else 0)
+
     async def stop(self) -> None:
         """Stores and delivers what was accepted, and frees everything. Safe to call when `start` failed."""
         await self._engine.stop()
@@ -60,8 +74,8 @@ class Chat:
 
     @property
     def healthy(self) -> bool:
-        """Whether messages can be stored now."""
-        return self._engine.healthy
+        """Whether messages can be stored now, and will be in a moment."""
+        return self._engine.healthy and not self.draining
 
     @property
     def users(self) -> int:

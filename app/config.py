@@ -5,6 +5,7 @@ Reads the environment and `.env` (the environment wins). Knows nothing of what t
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Annotated, Any, Literal, Self
 
 import dotenv
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+LISTS = ("cors_origins", "forwarded_allow_ips")  # these may be empty
 
 
 class SettingsError(Exception):
@@ -28,6 +31,12 @@ def _origin(value: str) -> str:
     if value != "*" and (not separator or not scheme or not host or set(host) & set("/?#@ ")):
         raise ValueError(f"{value!r} is no origin")
     return value if value == "*" else f"{scheme}://{host}"
+
+
+def _network(value: str) -> str:
+    """No `*`: it would believe the address that the visitor itself wrote."""
+    ipaddress.ip_network(value, strict=False)
+    return value
 
 
 def _engine_url(value: str) -> str:
@@ -86,13 +95,25 @@ class Settings(BaseModel):
     )
     log_message_content: bool = _setting(True, "Log the first 80 characters of each message, not its length alone.")
     shutdown_timeout: float = _setting(
-        10.0, "Seconds to wait at start for another process to let go of the database.", ge=0, le=3600
+        10.0, "Seconds in which a stopped server must be gone, and a new one gets its database.", ge=1, le=3600
+    )
+    shutdown_spread: float = _setting(
+        2.0, "Seconds over which a stopping server spreads the goodbyes, so that not all return at once.", ge=0, le=600
+    )
+    forwarded_allow_ips: Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_split)] = (
+        _setting(
+            ("127.0.0.1",),
+            "Addresses or networks of the proxies whose `X-Forwarded-For` is believed, separated by commas.",
+            allowed="addresses such as 10.0.0.5 or networks such as 10.0.0.0/8, separated by commas",
+        )
     )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.ws_heartbeat_timeout <= self.ws_heartbeat_interval:
             raise ValueError("WS_HEARTBEAT_TIMEOUT must be longer than WS_HEARTBEAT_INTERVAL")
+        if self.shutdown_spread >= self.shutdown_timeout:
+            raise ValueError("SHUTDOWN_SPREAD must be shorter than SHUTDOWN_TIMEOUT")
         if self.ws_send_buffer < 32 * self.max_message_length:
             raise ValueError("WS_SEND_BUFFER must be at least 32 times MAX_MESSAGE_LENGTH")
         return self
@@ -111,7 +132,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, env_file: Path = Path
     values = _read(env_file) | dict(environ)
     given = {name: values[name.upper()] for name in Settings.model_fields if values.get(name.upper()) is not None}
     try:
-        return Settings.model_validate({name: v for name, v in given.items() if v.strip() or name == "cors_origins"})
+        return Settings.model_validate({name: v for name, v in given.items() if v.strip() or name in LISTS})
     except ValidationError as error:
         faults = [_explain(fault, given) for fault in error.errors(include_url=False)]
         raise SettingsError("\n".join(dict.fromkeys(faults))) from None

@@ -21,6 +21,12 @@ class CloseCode(IntEnum):
     FULL = 1013
     SILENT = 4000
     TOO_SLOW = 4001
+    FLOOD = 4501
+
+    @property
+    def reason(self) -> str:
+        """The name in words, for the close frame."""
+        return self.name.replace("_", " ").lower()
 
     @property
     def reconnect(self) -> bool:

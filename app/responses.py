@@ -43,3 +43,9 @@ def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] | Non
     body = model.model_dump_json(exclude_none=True)
     fixed = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     return Response(body, status, {**(headers or {}), **fixed}, media_type="application/json")
+
+
+def restarting() -> Response:
+    """503 for who comes while the server is about to stop."""
+    detail = ErrorDetail(code="restarting", message="The server restarts. Come back in a moment.")
+    return answer(Error(error=detail), 503)

@@ -15,8 +15,9 @@ from starlette.websockets import WebSocket
 from app import frames
 from app.chat import Chat
 from app.exceptions import ChatError, CloseCode, ConnectionRefused, UnsupportedData
-from app.outbox import Outbox, QueueOutbox
+from app.outbox import Outbox, open_outbox
 from app.registry import Connection
+from app.responses import restarting
 
 SUBPROTOCOL = "chat.v1"
 MAX_FRAME = 65_536  # bytes
@@ -48,6 +49,9 @@ class ChatEndpoint(WebSocketEndpoint):
     async def on_connect(self, websocket: WebSocket) -> None:
         """Lets the client in, or accepts only to say why not: before the handshake a browser would not see it."""
         self.chat = websocket.app.state.chat
+        if self.chat.draining:
+            await websocket.send_denial_response(restarting())
+            return
         refusal = None
         try:
             self.connection = self.chat.admit(*_identity(websocket))
@@ -56,7 +60,8 @@ class ChatEndpoint(WebSocketEndpoint):
         try:
             offered = SUBPROTOCOL in websocket.scope["subprotocols"]
             await websocket.accept(subprotocol=SUBPROTOCOL if offered else None)
-            self.outbox = QueueOutbox(self.send, websocket.app.state.settings.ws_send_buffer, self._give_up)
+            limit = websocket.app.state.settings.ws_send_buffer
+            self.outbox = open_outbox(self.scope, self.send, limit, self._give_up)
             if refusal:
                 self._refuse(refusal)
             elif self.connection:

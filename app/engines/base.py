@@ -53,6 +53,8 @@ class Engine(ABC):
         self._pending: deque[Pending] = deque()
         self._wake = asyncio.Event()
         self._stopping = False
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._writer: asyncio.Task[None] | None = None
 
     async def start(self, deliver: Deliver) -> None:
@@ -74,7 +76,12 @@ class Engine(ABC):
             raise Unavailable
         deadline = asyncio.get_running_loop().time() + PATIENCE
         self._pending.append(Pending(draft, deadline, answer))
+        self._idle.clear()
         self._wake.set()
+
+    async def flush(self) -> None:
+        """Waits until everything that was accepted is delivered or refused."""
+        await self._idle.wait()
 
     async def stop(self) -> None:
         """Stores and delivers what was accepted, then closes the store. Safe to call when `start` failed."""
@@ -112,6 +119,8 @@ class Engine(ABC):
             batch = self._take()
             if batch or not self._stopping:
                 await self._write_batch(batch, deliver)
+            if not self._pending:
+                self._idle.set()
 
     async def _wait(self) -> None:
         if self._pending or self._stopping:
