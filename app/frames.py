@@ -14,10 +14,8 @@ from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, Validatio
 from app.exceptions import ChatError, InvalidFrame
 from app.message import Message
 
+MAX_FRAME = 65_536  # bytes that a client may send in one frame
 Nonce = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-
-
-# Client to server
 
 
 class Post(BaseModel):
@@ -41,9 +39,6 @@ class ClientPong(BaseModel):
 
 
 ClientFrame = Post | ClientPing | ClientPong
-
-
-# Server to client
 
 
 class MessageData(BaseModel):

@@ -40,10 +40,24 @@ ROUTES = [
 ]
 
 
+class ChatApp(Starlette):
+    """Starlette, but a WebSocket goes straight to the Router.
+
+    The middleware is about HTTP answers, and each layer would cost every connection memory for as long as it lasts.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            scope["app"] = self
+            await self.router(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def create_app(settings: Settings) -> Starlette:
     """The application for one room. Nothing is opened before its lifespan starts."""
     everyone = "*" in settings.cors_origins
-    app = Starlette(
+    app = ChatApp(
         routes=ROUTES,
         middleware=[
             Middleware(StartupFaults),

@@ -20,7 +20,6 @@ from app.registry import Connection
 from app.responses import restarting
 
 SUBPROTOCOL = "chat.v1"
-MAX_FRAME = 65_536  # bytes
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +51,7 @@ class ChatEndpoint(WebSocketEndpoint):
         if self.chat.draining:
             await websocket.send_denial_response(restarting())
             return
+        _look_for_proxy(websocket)
         refusal = None
         try:
             self.connection = self.chat.admit(*_identity(websocket))
@@ -99,7 +99,7 @@ class ChatEndpoint(WebSocketEndpoint):
             await self.outbox.release()
 
     def _handle(self, connection: Connection, outbox: Outbox, data: str | bytes) -> None:
-        if len(data) > MAX_FRAME or (isinstance(data, str) and len(data.encode()) > MAX_FRAME):
+        if len(data) > frames.MAX_FRAME or (isinstance(data, str) and len(data.encode()) > frames.MAX_FRAME):
             outbox.close(CloseCode.TOO_BIG)
             return
         if isinstance(data, bytes):
@@ -124,3 +124,19 @@ class ChatEndpoint(WebSocketEndpoint):
 def _identity(websocket: WebSocket) -> tuple[str | None, str]:
     """The username asked for (given twice, the last counts) and the client's address."""
     return websocket.query_params.get("username"), websocket.client.host if websocket.client else ""
+
+
+def _look_for_proxy(websocket: WebSocket) -> None:
+    """Says once that a proxy is not believed: all its visitors then share one address.
+
+    A server that believed it has put the visitor's address, which the header names, in the place of the proxy's.
+    """
+    forwarded, peer = websocket.headers.get("x-forwarded-for"), websocket.client
+    if forwarded and peer and peer.host not in forwarded and not getattr(websocket.app.state, "proxy_seen", False):
+        websocket.app.state.proxy_seen = True
+        logger.warning(
+            "X-Forwarded-For from %s is not believed, so all visitors behind it share one address. "
+            "If it is your proxy, set FORWARDED_ALLOW_IPS=%s",
+            peer.host,
+            peer.host,
+        )

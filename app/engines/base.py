@@ -6,6 +6,7 @@ An engine knows drafts and messages, nothing of connections. A subclass says onl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
@@ -80,8 +81,9 @@ class Engine(ABC):
         self._wake.set()
 
     async def flush(self) -> None:
-        """Waits until everything that was accepted is delivered or refused."""
-        await self._idle.wait()
+        """Waits until everything that was accepted is delivered or refused, for PATIENCE seconds at most."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), PATIENCE)
 
     async def stop(self) -> None:
         """Stores and delivers what was accepted, then closes the store. Safe to call when `start` failed."""
