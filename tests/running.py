@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,23 +10,28 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import httpx2
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = {
     "app": ["-m", "app"],
     "uvicorn": ["-m", "uvicorn", "app.main:app", "--host", "127.0.0.1", "--port", "{port}"],
 }
+HANDSHAKE = (
+    "GET /ws/chat?username={username} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 
 
 class RunningServer:
-    """One server process. Leaving the context ends it, whatever state it is in."""
+    """One server process, at work in `folder`. Leaving the context ends it, whatever state it is in."""
 
     def __init__(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> None:
         self.port = free_port()
@@ -47,15 +53,14 @@ class RunningServer:
 
     def start(self, wait: bool = True) -> None:
         """Starts the process, again if it had ended, and waits until it answers."""
-        environment = {key: value for key, value in os.environ.items() if key not in self.variables}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.variables}
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command, cwd=ROOT, env={**environment, **self.variables}, stdout=log, stderr=log
-            )
+            self.process = subprocess.Popen(self.command, cwd=self.folder, env=environment, stdout=log, stderr=log)
         if wait:
-            self._wait_until_it_answers()
+            self.wait_until_it_answers()
 
-    def _wait_until_it_answers(self) -> None:
+    def wait_until_it_answers(self) -> None:
+        """Returns once the server is up, and fails when it does not come."""
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -72,6 +77,16 @@ class RunningServer:
     def get(self, path: str) -> httpx2.Response:
         """A GET request."""
         return httpx2.get(f"http://127.0.0.1:{self.port}{path}", timeout=5)
+
+    def stats(self) -> dict[str, int]:
+        """Users and messages, as the server counts them."""
+        counts: dict[str, int] = self.get("/api/stats").json()
+        return counts
+
+    def failure(self) -> str:
+        """Waits until the process ends by itself with an error; all that it has logged."""
+        assert self.process.wait(timeout=20) > 0
+        return self.log()
 
     def terminate(self) -> int:
         """SIGTERM; the exit code."""
@@ -90,6 +105,17 @@ class RunningServer:
         async with connect(url, **options) as socket:
             yield Client(socket)
 
+    def raw(self, username: str, receive_buffer: int = 0) -> socket.socket:
+        """A bare socket in the room, of which nobody reads a frame. `receive_buffer`: bytes, 0 for the usual."""
+        bare = socket.socket()
+        if receive_buffer:
+            bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        bare.settimeout(20)
+        bare.connect(("127.0.0.1", self.port))
+        bare.sendall(HANDSHAKE.format(username=username).encode())
+        assert bare.recv(12) == b"HTTP/1.1 101"
+        return bare
+
 
 class Client:
     """A client that speaks frames."""
@@ -106,6 +132,14 @@ class Client:
             elif not types or frame["type"] in types:
                 return frame
 
+    async def read_all(self, take: Callable[[dict[str, Any]], object]) -> int | None:
+        """Hands over every frame until the connection ends; the close code, None where there was none."""
+        try:
+            while True:
+                take(await self.read())
+        except ConnectionClosed as closed:
+            return closed.rcvd.code if closed.rcvd else None
+
     async def send(self, **frame: Any) -> None:
         """Sends one frame."""
         await self.socket.send(json.dumps(frame))
@@ -113,6 +147,14 @@ class Client:
     async def say(self, content: str, **more: Any) -> None:
         """Posts a message."""
         await self.send(type="message", content=content, **more)
+
+
+async def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
+    """Waits until a condition holds, and fails when it does not in time."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for did not happen"
+        await asyncio.sleep(0.02)
 
 
 def free_port() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -45,10 +46,8 @@ def drain(peer: socket.socket) -> bytes:
 
 def flood(peer: socket.socket, data: bytes) -> None:
     """Sends until all is sent or the other side has had enough."""
-    try:
+    with contextlib.suppress(OSError):
         peer.sendall(data)
-    except OSError:
-        pass
 
 
 async def test_a_peer_that_stops_reading_is_cut_off_and_costs_the_others_nothing(start: Start) -> None:

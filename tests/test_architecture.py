@@ -1,0 +1,90 @@
+"""The shape of the code: who may import whom, and how long things may be."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+APP = Path(__file__).parent.parent / "app"
+RANKS = {
+    "config": 0, "exceptions": 0, "message": 0, "log": 0, "tasks": 0,
+    "frames": 1, "security": 1, "limits": 1, "outbox": 1, "engines": 1, "responses": 1,
+    "registry": 2,
+    "heartbeat": 3, "chat": 3,
+    "websocket": 4, "api": 4, "docs": 4,
+    "main": 5, "protocols": 5,
+    "server": 6, "__main__": 7,
+}  # fmt: skip
+ENGINES = {"base": 0, "memory": 1, "sqlite": 1, "redis": 1, "__init__": 2}
+MODULES = sorted(APP.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(APP).with_suffix("").as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Full names of all modules that a file imports, wherever in it; `from app import tasks` is `app.tasks`."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            module = node.module or ""
+            if module in ("app", "app.engines") and path.parent.name != "engines":
+                yield from (f"app.{alias.name}" if module == "app" else module for alias in node.names)
+            elif module == "app":
+                yield from (f"app.{alias.name}" for alias in node.names)
+            else:
+                yield module
+
+
+def rank(name: str) -> tuple[int, int]:
+    """Rank of a module as `app.chat` or `app.engines.base`: among all, and among the engines."""
+    _, top, *below = name.split(".")
+    return RANKS[top], ENGINES[below[0] if below else "__init__"] if top == "engines" else 0
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path) != "__init__"], ids=name_of)
+def test_module_imports_only_from_lower_ranks(path: Path) -> None:
+    own = rank("app." + name_of(path).replace("/", "."))
+    used = [name for name in imported(path) if name.split(".")[0] == "app"]
+    assert [name for name in used if rank(name) >= own] == []
+
+
+def test_every_module_is_found_and_the_package_itself_imports_nothing() -> None:
+    assert {"chat", "engines/base", "engines/__init__"} <= set(map(name_of, MODULES))
+    assert list(imported(APP / "__init__.py")) == []
+    assert "app.exceptions" in list(imported(APP / "frames.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_module_and_its_functions_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 250
+    long = [
+        f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 >= 30
+    ]
+    assert long == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_module_opens_with_what_it_owns(path: Path) -> None:
+    assert ast.get_docstring(tree_of(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_security_knows_bleach_and_only_the_edge_knows_starlette(path: Path) -> None:
+    packages = {name.split(".")[0] for name in imported(path)}
+    assert "bleach" not in packages or name_of(path) == "security"
+    assert "starlette" not in packages or name_of(path) in ("websocket", "api", "docs", "responses", "main")

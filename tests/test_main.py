@@ -1,0 +1,114 @@
+"""The application as a whole: its beginning, its end, and what is said when it can't start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from app import main
+from app.config import Settings
+from app.exceptions import StoreError
+from app.main import create_app
+
+NewClient = Callable[..., TestClient]
+
+
+async def lifespan(app: Starlette) -> list[dict[str, Any]]:
+    """Starts and stops the app as a server does; what it was told."""
+    told: list[dict[str, Any]] = []
+    inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    for event in ("startup", "shutdown"):
+        inbox.put_nowait({"type": f"lifespan.{event}"})
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        told.append(dict(message))
+
+    try:
+        await app({"type": "lifespan", "state": {}}, inbox.get, send)
+    except StoreError:
+        assert told[-1]["type"] == "lifespan.startup.failed"
+    return told
+
+
+@pytest.mark.anyio
+async def test_app_starts_and_stops_and_leaves_no_task(tmp_path: Path) -> None:
+    before = asyncio.all_tasks()
+    app = create_app(Settings(engine_url=f"sqlite:///{tmp_path}/chat.db"))
+    assert not (tmp_path / "chat.db").exists()
+    told = await lifespan(app)
+    assert [message["type"] for message in told] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.anyio
+async def test_store_is_free_again_after_the_stop(tmp_path: Path) -> None:
+    settings = Settings(engine_url=f"sqlite:///{tmp_path}/chat.db", shutdown_timeout=1, shutdown_spread=0)
+    for _ in range(2):
+        told = await lifespan(create_app(settings))
+        assert told[0]["type"] == "lifespan.startup.complete"
+
+
+@pytest.mark.anyio
+async def test_start_that_fails_says_why_in_a_sentence(tmp_path: Path) -> None:
+    before = asyncio.all_tasks()
+    (tmp_path / "chat.db").write_bytes(b"My diary. " * 100)
+    (told,) = await lifespan(create_app(Settings(engine_url=f"sqlite:///{tmp_path}/chat.db")))
+    assert told["type"] == "lifespan.startup.failed"
+    assert "chat.db: file is not a database" in told["message"]
+    assert "Traceback" not in told["message"]
+    assert asyncio.all_tasks() == before
+
+
+def test_history_outlives_the_app(client: NewClient, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/chat.db"
+    with (
+        TestClient(create_app(Settings(engine_url=url))) as served,
+        served.websocket_connect("/ws/chat?username=ada") as socket,
+    ):
+        socket.send_json({"type": "message", "content": "Hello"})
+        while socket.receive_json()["type"] != "message":
+            pass
+    with client(engine_url=url).websocket_connect("/ws/chat?username=bob") as socket:
+        (data,) = socket.receive_json()["data"]
+    assert (data["seq"], data["username"], data["content"]) == (1, "ada", "Hello")
+
+
+def test_two_apps_in_one_process_know_nothing_of_each_other(client: NewClient) -> None:
+    first, second = client(), client()
+    with first.websocket_connect("/ws/chat?username=ada"):
+        assert first.get("/api/stats").json()["active_users"] == 1
+        assert second.get("/api/stats").json()["active_users"] == 0
+
+
+def test_everybody_is_pinged_and_the_silent_closed(client: NewClient) -> None:
+    served = client(ws_heartbeat_interval=0.05, ws_heartbeat_timeout=0.1)
+    with served.websocket_connect("/ws/chat?username=ada") as socket:
+        kinds = []
+        while (message := socket.receive())["type"] == "websocket.send":
+            kinds.append(message["text"])
+        assert '{"type":"ping"}' in kinds
+        assert message["code"] == 4000
+
+
+def test_bad_settings_stop_the_start_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "many")
+    with pytest.raises(SystemExit) as ended:
+        main._from_environment()
+    assert "PORT: 'many' is not allowed. Allowed: a whole number from 0 to 65535." in str(ended.value)
+
+
+def test_app_is_made_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_NAME", "Named")
+    assert main._from_environment().state.settings.app_name == "Named"
+
+
+def test_unknown_websocket_address_is_refused(client: NewClient) -> None:
+    with pytest.raises(WebSocketDisconnect), client().websocket_connect("/ws/other"):
+        pass

@@ -1,0 +1,167 @@
+"""Who is here: capacity, names, and a fan-out in which people come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from app.exceptions import ServerFull, UsernameTaken
+from app.frames import Batch
+from app.registry import Connection, ConnectionRegistry
+from tests.fakes import Clock, FakeOutbox
+
+BATCH = Batch([b'{"type":"ping"}'])
+
+
+class SlowOutbox(FakeOutbox):
+    """Takes time to be written to, and does something meanwhile."""
+
+    def __init__(self, clock: Clock, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self.clock = clock
+        self.seconds = seconds
+        self.meanwhile = meanwhile
+
+    def write(self, batch: Batch) -> None:
+        super().write(batch)
+        self.clock.now += self.seconds
+        self.meanwhile()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def registry(clock: Clock) -> ConnectionRegistry:
+    return ConnectionRegistry(3, clock)
+
+
+def fill(registry: ConnectionRegistry, count: int, clock: Clock, seconds: float = 0.0) -> list[FakeOutbox]:
+    outboxes: list[FakeOutbox] = []
+    for number in range(count):
+        outboxes.append(SlowOutbox(clock, seconds))
+        registry.open(registry.admit(f"user{number}", "a"), outboxes[-1])
+    return outboxes
+
+
+def test_capacity_is_exact(registry: ConnectionRegistry) -> None:
+    for name in ("ada", "ada", "bob"):
+        registry.admit(name, "a")
+    with pytest.raises(ServerFull):
+        registry.admit("ada", "a")
+    assert len(registry) == 3
+
+
+def test_refused_newcomer_holds_nothing(registry: ConnectionRegistry) -> None:
+    held = [registry.admit(name, "a") for name in ("ada", "bob", "eve")]
+    with pytest.raises(ServerFull):
+        registry.admit("mallory", "b")
+    registry.remove(held[0])
+    with pytest.raises(UsernameTaken):
+        registry.admit("bob", "b")
+    assert (len(registry), registry.users) == (2, 2)
+    registry.admit("mallory", "c")  # neither the slot nor the name was taken
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_slot_is_given_back_exactly_once(registry: ConnectionRegistry, opened: bool) -> None:
+    stays, goes = registry.admit("ada", "a"), registry.admit("ada", "a")
+    if opened:
+        registry.open(goes, FakeOutbox())
+    registry.remove(goes)
+    registry.remove(goes)
+    assert (len(registry), registry.users, stays.session.connections) == (1, 1, 1)
+    assert registry.outboxes() == []
+
+
+def test_name_is_shared_with_the_same_address_alone(registry: ConnectionRegistry) -> None:
+    first = registry.admit("Ada", "a")
+    assert registry.admit("aDA", "a").session is first.session
+    with pytest.raises(UsernameTaken):
+        registry.admit("ada", "b")
+    assert first.session.username == "Ada"
+
+
+def test_users_are_counted_once_whatever_they_have_open(registry: ConnectionRegistry) -> None:
+    connections = [registry.admit(name, "a") for name in ("ada", "ADA", "bob")]
+    counts = [registry.users]
+    for connection in connections:
+        registry.remove(connection)
+        counts.append(registry.users)
+    assert counts == [2, 2, 1, 0]
+
+
+def test_name_is_held_until_it_is_forgotten(registry: ConnectionRegistry) -> None:
+    connection = registry.admit("ada", "a")
+    registry.forget(connection.session)  # still connected, so nothing happens
+    registry.remove(connection)
+    with pytest.raises(UsernameTaken):
+        registry.admit("ada", "b")
+    registry.forget(connection.session)
+    registry.forget(connection.session)
+    assert registry.admit("ada", "b").session is not connection.session
+
+
+def test_connection_was_heard_when_it_came(registry: ConnectionRegistry, clock: Clock) -> None:
+    clock.now = 1234.5
+    assert registry.admit("ada", "a").heard == 1234.5
+
+
+def test_broadcast_reaches_all_that_are_open_but_the_skipped(registry: ConnectionRegistry) -> None:
+    connections: list[Connection] = [registry.admit(name, "a") for name in ("ada", "bob", "eve")]
+    outboxes = [FakeOutbox(), FakeOutbox()]
+    for connection, outbox in zip(connections, outboxes, strict=False):
+        registry.open(connection, outbox)
+    assert list(registry.broadcast(BATCH, skip=connections[0])) == []
+    assert [len(outbox.frames) for outbox in outboxes] == [0, 1]
+
+
+def test_newcomer_in_the_middle_of_a_broadcast_is_not_written_to(clock: Clock) -> None:
+    registry = ConnectionRegistry(1000, clock)
+    fill(registry, 64, clock, seconds=1.0)
+    late = FakeOutbox()
+    for _ in registry.broadcast(BATCH):
+        registry.open(registry.admit("late", "a"), late)
+    assert late.frames == []
+    assert len(registry) == 65
+
+
+def test_leaver_in_the_middle_of_a_broadcast_disturbs_nobody(clock: Clock) -> None:
+    registry = ConnectionRegistry(1000, clock)
+    outboxes = fill(registry, 100, clock, seconds=1.0)
+    for _ in registry.broadcast(BATCH):
+        for connection, _outbox in registry.outboxes()[::2]:
+            registry.remove(connection)
+    assert all(outbox.frames for outbox in outboxes[1::2])
+
+
+def test_leaver_while_another_is_written_to_disturbs_nobody(clock: Clock) -> None:
+    registry = ConnectionRegistry(10, clock)
+    outboxes: list[FakeOutbox] = []
+    for name in ("ada", "bob", "eve"):
+        connection = registry.admit(name, "a")
+        outboxes.append(SlowOutbox(clock, 0, lambda gone=connection: registry.remove(gone)))  # type: ignore[misc]
+        registry.open(connection, outboxes[-1])
+    list(registry.broadcast(BATCH))
+    assert [len(outbox.frames) for outbox in outboxes] == [1, 1, 1]
+    assert len(registry) == 0
+
+
+@pytest.mark.parametrize(("seconds", "turns"), [(0.0, 0), (1.0, 3), (0.00005, 1)])
+def test_slow_fan_out_gives_the_event_loop_its_turn(clock: Clock, seconds: float, turns: int) -> None:
+    registry = ConnectionRegistry(1000, clock)
+    fill(registry, 200, clock, seconds)
+    assert len(list(registry.broadcast(BATCH))) == turns
+
+
+def test_time_between_turns_does_not_count(clock: Clock) -> None:
+    registry = ConnectionRegistry(1000, clock)
+    fill(registry, 256, clock, seconds=0.00003)  # 64 take 2 ms, and a turn is due after 4
+    turns = 0
+    for _ in registry.broadcast(BATCH):
+        turns += 1
+        clock.now += 60
+    assert turns == 1
