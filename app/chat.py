@@ -9,15 +9,15 @@ import asyncio
 import logging
 import time
 import uuid
-from collections import deque
 from collections.abc import Sequence
 from functools import partial
 
 from app import frames, security, tasks
+from app.batch import Batch
 from app.config import Settings
 from app.engines import Engine
 from app.exceptions import ChatError, CloseCode
-from app.frames import Batch
+from app.history import History
 from app.message import Draft, Message
 from app.outbox import Outbox
 from app.registry import Connection, ConnectionRegistry, Session
@@ -38,10 +38,9 @@ class Chat:
         self._registry = registry
         self._engine = engine
         self.draining = False
-        self._seq = 0
-        # (seq, encoded data) of the newest messages: histories never touch the disk.
-        self._past: deque[tuple[int, bytes]] = deque(maxlen=engine.keep)
-        self._history: bytes | None = None  # the plain history frame, as of _seq
+        self._history = History(
+            engine.keep, settings.history_limit, settings.recovery_limit, settings.ws_send_buffer // 2
+        )
         self._leaving: dict[Session, asyncio.TimerHandle] = {}
         self._users_changed = asyncio.Event()
         self._counting: asyncio.Task[None] | None = None
@@ -49,7 +48,7 @@ class Chat:
     async def start(self) -> None:
         """Opens the engine, which delivers the past first. Raises StoreError."""
         await self._engine.start(self.deliver)
-        self._seq = self._engine.seq
+        self._history.seq = self._engine.seq
         self._counting = tasks.spawn(self._count_users(), "user count")
 
     async def drain(self, spread: float) -> None:
@@ -91,6 +90,7 @@ class Chat:
 
     def admit(self, username: str | None, address: str) -> Connection:
         """Takes a slot for a newcomer; `leave` gives it back. Raises ConnectionRefused."""
+        self._registry.check_capacity()  # comes first: a full room says so whatever the name is
         name = security.check_username(username, self._settings.max_username_length)
         connection = self._registry.admit(name, address)
         if connection.session.connections == 1:
@@ -103,8 +103,8 @@ class Chat:
         Nothing is awaited between the history and the first broadcast, so none is missed or doubled.
         """
         session = connection.session
-        count = self._count_frame()
-        outbox.write(Batch([self._history_frame(epoch, since), self._session_frame(session), count]))
+        history = self._history.frame(since if epoch == self._engine.epoch else None)
+        outbox.write(Batch([history, self._session_frame(session), self._count_frame()]))
         self._registry.open(connection, outbox)
         logger.info("User connected: %s", session.username)
         if timer := self._leaving.pop(session, None):
@@ -116,10 +116,13 @@ class Chat:
     def leave(self, connection: Connection) -> None:
         """Lets a connection go, whether it had joined or not. Safe to call again."""
         session = connection.session
-        self._registry.remove(connection)
-        if session.connections or session in self._leaving:
+        if self._registry.remove(connection):
+            logger.info("User disconnected: %s", session.username)
+        if session.connections:
             return
         self._users_changed.set()
+        if session in self._leaving:
+            return
         if session.present:
             self._leaving[session] = asyncio.get_running_loop().call_later(LEAVE_DELAY, self._left, session)
         else:
@@ -159,7 +162,7 @@ class Chat:
             username=session.username,
             role="owner" if session.role == "owner" else "visitor",
             epoch=self._engine.epoch,
-            seq=self._seq,
+            seq=self._history.seq,
             heartbeat_interval=self._settings.ws_heartbeat_interval,
             heartbeat_timeout=self._settings.ws_heartbeat_timeout,
             max_message_length=self._settings.max_message_length,
@@ -202,10 +205,7 @@ class Chat:
         if not messages:
             return
         datas = [frames.encode_data(message) for message in messages]
-        for message, data in zip(messages, datas, strict=True):
-            self._past.append((message.seq, data))
-            self._seq = message.seq
-        self._history = None
+        self._history.add((message.seq, data) for message, data in zip(messages, datas, strict=True))
         began = self._registry.clock()
         await self._broadcast(Batch([frames.message_frame(data) for data in datas]))
         await asyncio.sleep(PACE * (self._registry.clock() - began))
@@ -213,42 +213,3 @@ class Chat:
     async def _broadcast(self, batch: Batch) -> None:
         for _ in self._registry.broadcast(batch):
             await asyncio.sleep(0)
-
-    # The past
-
-    def _history_frame(self, epoch: str | None, since: str | None) -> bytes:
-        seq = _whole_number(since)
-        missed = self._missed(seq) if seq is not None and epoch == self._engine.epoch else None
-        if missed is not None:
-            return frames.history_frame(missed, recovered=True)
-        self._history = self._history or self._plain_history()
-        return self._history
-
-    def _missed(self, since: int) -> list[bytes] | None:
-        """Every message after `since`, or None when one of them is not at hand."""
-        oldest = self._past[0][0] if self._past else self._seq + 1
-        everything_kept = len(self._past) < (self._past.maxlen or 0)
-        if since > self._seq or (since < oldest - 1 and not everything_kept):
-            return None
-        missed = [data for seq, data in self._past if seq > since]
-        fits = len(missed) <= self._settings.recovery_limit and _size(missed) <= self._settings.ws_send_buffer // 2
-        return missed if fits else None
-
-    def _plain_history(self) -> bytes:
-        limit = self._settings.history_limit
-        newest = [data for _, data in self._past][-limit:] if limit else []
-        while _size(newest) > self._settings.ws_send_buffer // 2:
-            newest.pop(0)
-        return frames.history_frame(newest, recovered=False)
-
-
-def _size(datas: list[bytes]) -> int:
-    """Bytes of a history frame, at most."""
-    return sum(map(len, datas)) + len(datas) + 100
-
-
-def _whole_number(raw: str | None) -> int | None:
-    """A number from 0 to 2^53, which every client can count to, or None."""
-    if raw is None or not raw.isascii() or not raw.isdigit() or len(raw) > 16 or int(raw) > 2**53:
-        return None
-    return int(raw)

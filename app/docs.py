@@ -160,4 +160,8 @@ def _message(model: type[BaseModel]) -> dict[str, Any]:
 
 def _schemas(models: tuple[type[BaseModel], ...], mode: JsonSchemaMode) -> dict[str, Any]:
     wanted = [(model, mode) for model in models]
-    return models_json_schema(wanted, ref_template="#/components/schemas/{model}")[1]["$defs"]  # type: ignore[no-any-return]
+    schemas: dict[str, Any] = models_json_schema(wanted, ref_template="#/components/schemas/{model}")[1]["$defs"]
+    for schema in schemas.values():
+        if "const" in schema["properties"].get("type", {}):  # a frame always has its type, though it is a default
+            schema["required"] = list(dict.fromkeys(["type", *schema.get("required", [])]))
+    return schemas

@@ -5,8 +5,7 @@ Knows nothing of sockets or of Starlette. One frame is one JSON object, told apa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
@@ -14,6 +13,7 @@ from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, Validatio
 from app.exceptions import ChatError, InvalidFrame
 from app.message import Message
 
+HISTORY_BYTES = 100  # of a history frame, beside its messages and the commas between them
 MAX_FRAME = 65_536  # bytes that a client may send in one frame
 Nonce = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
@@ -221,29 +221,3 @@ def history_frame(datas: Iterable[bytes], recovered: bool) -> bytes:
 def error_frame(error: ChatError, nonce: str | None = None) -> bytes:
     """An ErrorFrame that says what `error` says, and nothing of what the client sent but its nonce."""
     return encode(ErrorFrame(message=str(error), data=ErrorData(code=error.code, nonce=nonce)))
-
-
-class Batch:
-    """Frames that go out together, in order: encoded once, however many connections they are written to."""
-
-    def __init__(self, frames: Sequence[bytes]) -> None:
-        self.frames = frames
-        self.size = sum(map(len, frames))  # bytes of JSON
-
-    @cached_property
-    def texts(self) -> list[str]:
-        """For a server that frames by itself."""
-        return [frame.decode() for frame in self.frames]
-
-    @cached_property
-    def wire(self) -> bytes:
-        """As unmasked, uncompressed WebSocket text frames (RFC 6455, section 5.2), for a bare socket."""
-        return b"".join([part for frame in self.frames for part in (_header(len(frame)), frame)])
-
-
-def _header(length: int) -> bytes:
-    if length < 126:
-        return bytes((0x81, length))
-    if length < 65536:
-        return b"\x81\x7e" + length.to_bytes(2, "big")
-    return b"\x81\x7f" + length.to_bytes(8, "big")

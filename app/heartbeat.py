@@ -10,12 +10,13 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from app import frames
+from app.batch import Batch
 from app.exceptions import CloseCode
 from app.registry import ConnectionRegistry
 
 logger = logging.getLogger(__name__)
 
-PING = frames.Batch([frames.encode(frames.PingFrame())])
+PING = Batch([frames.encode(frames.PingFrame())])
 
 
 class Heartbeat:
@@ -43,10 +44,11 @@ class Heartbeat:
         """Beats until cancelled."""
         next_ping = self._registry.clock() + self._interval
         while True:
-            expected = self._registry.clock() + self._step
-            await self._sleep(self._step)
+            step = max(0.0, min(self._step, next_ping - self._registry.clock()))
+            expected = self._registry.clock() + step
+            await self._sleep(step)
             now = self._registry.clock()
-            if now - expected > self._interval:
+            if now - expected > self._step:
                 self._forgive(now)
             self._close_silent(now)
             if now >= next_ping:

@@ -6,6 +6,7 @@ Uses the standard `logging`; the rest of the app logs through module loggers wit
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 
 class LineFormatter(logging.Formatter):
@@ -13,6 +14,10 @@ class LineFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("[%(levelname)s] %(message)s")
+
+    def formatException(self, ei: Any) -> str:
+        # Indented, for an exception's text may hold lines that look like ours.
+        return "\n".join("  " + printable(line) for line in super().formatException(ei).splitlines())
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return printable(super().formatMessage(record))

@@ -15,6 +15,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -69,8 +70,9 @@ def create_app(settings: Settings) -> Starlette:
                 allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
                 allow_headers=("Authorization",),
             ),
+            Middleware(ServerErrorMiddleware, handler=api.server_error),  # Starlette's own would be outside of CORS
         ],
-        exception_handlers={HTTPException: api.http_error, Exception: api.server_error},
+        exception_handlers={HTTPException: api.http_error},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # `/health/` is not there, and a redirect would name our scheme and host

@@ -61,7 +61,7 @@ class Inbox:
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
-    """One WebSocket. Offers itself to the app as the extension DIRECT: `waiting`, `write_frames` and `close`."""
+    """One WebSocket. Offers itself to the app as the extension DIRECT: `transport`, `close_sent` and `close`."""
 
     flood_until = 0.0
     flood_count = 0
@@ -79,15 +79,6 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             cast(dict[str, object], self.scope["extensions"])[DIRECT] = self
 
     # For the app
-
-    def waiting(self) -> int:
-        """Bytes that the peer has not taken yet, beyond what the kernel holds."""
-        return self.transport.get_write_buffer_size()
-
-    def write_frames(self, frames: bytes) -> None:
-        """Writes ready-made frames, unless a close frame went before them."""
-        if not self.close_sent and not self.transport.is_closing():
-            self.transport.write(frames)
 
     def close(self, code: int, reason: str) -> None:
         """Writes a close frame after what waits, and cuts off a peer that does not read up to it."""
@@ -115,7 +106,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             cast(list[object], self.scope["headers"]).clear()
 
     def pause_writing(self) -> None:
-        """The app does not wait for the client: it looks at `waiting`."""
+        """The app does not wait for the client: it looks at how much waits."""
 
     def resume_writing(self) -> None:
         """See `pause_writing`."""

@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from app.batch import Batch
 from app.exceptions import ServerFull, UsernameTaken
-from app.frames import Batch
 from app.outbox import Outbox
 
 BREATH = 0.004  # seconds of fan-out after which the event loop is given back
@@ -54,13 +54,17 @@ class ConnectionRegistry:
     def __len__(self) -> int:
         return len(self._slots)
 
+    def check_capacity(self) -> None:
+        """Raises ServerFull when no slot is free."""
+        if len(self._slots) >= self._max_connections:
+            raise ServerFull
+
     def admit(self, username: str, address: str) -> Connection:
         """Takes a slot and a name, to be given back by `remove`. Raises ServerFull or UsernameTaken.
 
         Without proof of identity, a name that is held is shared with its holder's address alone.
         """
-        if len(self._slots) >= self._max_connections:
-            raise ServerFull
+        self.check_capacity()
         session = self._sessions.setdefault(username.lower(), Session(username, address))
         if session.address != address:
             raise UsernameTaken
@@ -74,13 +78,14 @@ class ConnectionRegistry:
         """From now on the connection receives broadcasts."""
         self._outboxes[connection] = outbox
 
-    def remove(self, connection: Connection) -> None:
-        """Gives the slot back. Safe to call again."""
-        self._outboxes.pop(connection, None)
+    def remove(self, connection: Connection) -> bool:
+        """Gives the slot back. True: it had been open. Safe to call again."""
+        was_open = self._outboxes.pop(connection, None) is not None
         if connection in self._slots:
             self._slots.remove(connection)
             connection.session.connections -= 1
             self.users -= connection.session.connections == 0
+        return was_open
 
     def forget(self, session: Session) -> None:
         """Lets go of a session's name, unless it is connected."""
@@ -96,10 +101,11 @@ class ConnectionRegistry:
 
         Who comes meanwhile is not written to: it got the same frames, or their effect, when it came.
         """
+        outboxes = [outbox for connection, outbox in self._outboxes.items() if connection is not skip]
         turn = self.clock() + BREATH
-        for number, (connection, outbox) in enumerate(self.outboxes()):
-            if connection is not skip:
+        for first in range(0, len(outboxes), 64):
+            for outbox in outboxes[first : first + 64]:
                 outbox.write(batch)
-            if number % 64 == 63 and self.clock() > turn:
+            if self.clock() > turn:
                 yield
                 turn = self.clock() + BREATH

@@ -20,7 +20,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Letters, marks and symbols that draw nothing (Unicode's Default_Ignorable_Code_Point outside category Cf, and the
 # blank Braille pattern).
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | frozenset(
-    map(chr, range(0xFE00, 0xFE10))
+    map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
 )
 
 
@@ -64,8 +64,10 @@ def escape(text: str) -> str:
 # Markup that would run, found as the HTML tokenizer finds it (WHATWG HTML, section 13.2.5), but from every `<` on,
 # because quotes and comments can hide from a reader what a browser sees.
 _ELEMENT = re.compile(r"<(?:script|iframe|object|embed)(?=[\s/>]|$)", re.IGNORECASE)
-_TAG = re.compile(r"<[a-z][a-z0-9:._-]*(?=[\s/])", re.IGNORECASE)
-_ATTRIBUTE = re.compile(r"""[\s/]*+([^\s/>][^\s/>=]*+)(?:\s*=\s*(?:"([^"]*)"?|'([^']*)'?|([^\s>"'][^\s>]*)))?""")
+_TAG = re.compile(r"<[a-z][^\s/>]*+", re.IGNORECASE | re.ASCII)
+_ATTRIBUTE = re.compile(
+    r"""[\s/]*+([^\s/>][^\s/>=]*+)(?:\s*=\s*(?:"([^"]*)"?|'([^']*)'?|([^\s>"'][^\s>]*)))?""", re.ASCII
+)
 _URL_SPACE = re.compile(r"[\x00-\x20]")
 _URL_ATTRIBUTE = re.compile(
     "action|background|cite|code|codebase|data|dynsrc|formaction|from|href|longdesc|lowsrc|manifest|ping|poster|"

@@ -13,6 +13,7 @@ from starlette.endpoints import WebSocketEndpoint
 from starlette.websockets import WebSocket
 
 from app import frames
+from app.batch import Batch
 from app.chat import Chat
 from app.exceptions import ChatError, CloseCode, ConnectionRefused, UnsupportedData
 from app.outbox import Outbox, open_outbox
@@ -23,7 +24,7 @@ SUBPROTOCOL = "chat.v1"
 
 logger = logging.getLogger(__name__)
 
-_PONG = frames.Batch([frames.encode(frames.PongFrame())])
+_PONG = Batch([frames.encode(frames.PongFrame())])
 
 
 class ChatEndpoint(WebSocketEndpoint):
@@ -78,13 +79,13 @@ class ChatEndpoint(WebSocketEndpoint):
 
     async def on_receive(self, websocket: WebSocket, data: str | bytes) -> None:
         """Handles one frame. Never waits, so that nothing delays the next one."""
-        if not self.outbox or not self.connection:
-            return  # it was refused and goes on talking
+        if not self.outbox or self.outbox.closed or not self.connection:
+            return  # it was refused or closed, and goes on talking
         self.chat.hear(self.connection)
         try:
             self._handle(self.connection, self.outbox, data)
         except ChatError as error:
-            self.outbox.write(frames.Batch([frames.error_frame(error, frames.nonce_of(data))]))
+            self.outbox.write(Batch([frames.error_frame(error, frames.nonce_of(data))]))
         except Exception as error:
             logger.exception("WebSocket error: %s", type(error).__name__)
             self.outbox.close(CloseCode.OUR_FAULT)
@@ -94,7 +95,6 @@ class ChatEndpoint(WebSocketEndpoint):
         connection, self.connection = self.connection, None
         if connection:
             self.chat.leave(connection)
-            logger.info("User disconnected: %s", connection.session.username)
         if self.outbox:
             await self.outbox.release()
 
@@ -112,7 +112,7 @@ class ChatEndpoint(WebSocketEndpoint):
 
     def _refuse(self, error: ConnectionRefused) -> None:
         assert self.outbox
-        self.outbox.write(frames.Batch([frames.error_frame(error)]))
+        self.outbox.write(Batch([frames.error_frame(error)]))
         self.outbox.close(error.close_code)
 
     def _give_up(self) -> None:

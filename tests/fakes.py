@@ -8,8 +8,8 @@ import json
 import uuid
 from typing import Any
 
+from app.batch import Batch
 from app.exceptions import CloseCode
-from app.frames import Batch
 from app.message import Draft
 
 decoded = functools.lru_cache(maxsize=50_000)(json.loads)  # a broadcast frame is the same for everyone
@@ -33,6 +33,10 @@ class FakeOutbox:
         self.sizes: list[int] = []  # bytes, frame by frame
         self.code: CloseCode | None = None
         self._written = asyncio.Event()
+
+    @property
+    def closed(self) -> bool:
+        return self.code is not None
 
     def write(self, batch: Batch) -> None:
         if self.code is None:

@@ -10,9 +10,9 @@ import pytest
 
 APP = Path(__file__).parent.parent / "app"
 RANKS = {
-    "config": 0, "exceptions": 0, "message": 0, "log": 0, "tasks": 0,
+    "config": 0, "exceptions": 0, "message": 0, "log": 0, "tasks": 0, "batch": 0,
     "frames": 1, "security": 1, "limits": 1, "outbox": 1, "engines": 1, "responses": 1,
-    "registry": 2,
+    "registry": 2, "history": 2,
     "heartbeat": 3, "chat": 3,
     "websocket": 4, "api": 4, "docs": 4,
     "main": 5, "protocols": 5,

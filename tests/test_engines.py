@@ -21,6 +21,8 @@ from tests.fakes import draft
 
 pytestmark = pytest.mark.anyio
 
+BATCH = 500_000  # bytes
+
 
 class Room:
     """One engine, what it delivered, and what it answered."""
@@ -74,11 +76,11 @@ async def opened(engine: Engine) -> Room:
 
 
 def sqlite_engine(tmp_path: Path, keep: int = 100, lock_timeout: float = 5.0) -> SQLiteEngine:
-    return SQLiteEngine(str(tmp_path / "new" / "chat.db"), keep, lock_timeout)
+    return SQLiteEngine(str(tmp_path / "new" / "chat.db"), keep, BATCH, lock_timeout)
 
 
 def make(kind: str, tmp_path: Path) -> Engine:
-    return sqlite_engine(tmp_path) if kind == "sqlite" else MemoryEngine(100)
+    return sqlite_engine(tmp_path) if kind == "sqlite" else MemoryEngine(100, BATCH)
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -139,7 +141,7 @@ async def test_what_waits_is_stored_in_batches_of_bounded_number_and_size(room: 
     assert room.batches == [0, 256, 44]  # the first holds the past
     room.publish(*[draft("x" * 10_000) for _ in range(10)])
     await room.until(delivered=310)
-    assert room.batches[3:] == [7, 3]
+    assert room.batches[3:] == [8, 2]
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -282,7 +284,7 @@ async def test_hanging_store_that_fails_in_the_end_answers_once(room: Room, monk
 
 async def test_stop_does_not_wait_for_ever_for_a_store_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "PATIENCE", 0.01)
-    room = await opened(MemoryEngine(100))
+    room = await opened(MemoryEngine(100, BATCH))
     store = Store(room.engine)
     store.flowing.clear()
     room.publish(draft("one"))
@@ -313,7 +315,7 @@ async def test_unexpected_exception_is_logged_and_the_writer_survives(
 
 
 async def test_stop_is_safe_when_start_failed(tmp_path: Path) -> None:
-    engine = SQLiteEngine(str(tmp_path / "x" / "chat.db"), 100, 0)
+    engine = SQLiteEngine(str(tmp_path / "x" / "chat.db"), 100, BATCH, 0)
     (tmp_path / "x").write_text("a file where a directory should be")
     with pytest.raises(StoreError, match="directory"):
         await engine.start(Room(engine).deliver)
@@ -322,7 +324,7 @@ async def test_stop_is_safe_when_start_failed(tmp_path: Path) -> None:
 
 
 async def test_memory_forgets_nonces_after_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = await opened(MemoryEngine(100))
+    room = await opened(MemoryEngine(100, BATCH))
     day = memory.NONCE_SECONDS
     assert day >= 24 * 3600
     room.publish(draft("one", "n", timestamp=0), draft("one", "n", timestamp=day))
@@ -398,7 +400,7 @@ async def test_sqlite_leaves_a_foreign_file_as_it_is(tmp_path: Path, version: in
         db.execute(f"PRAGMA user_version = {version}")
         db.close()
     before = path.read_bytes()
-    engine = SQLiteEngine(str(path), 100, 0)
+    engine = SQLiteEngine(str(path), 100, BATCH, 0)
     with pytest.raises(StoreError) as caught:
         await engine.start(Room(engine).deliver)
     await engine.stop()

@@ -12,8 +12,9 @@ from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
 from app import frames
+from app.batch import Batch
 from app.exceptions import EmptyMessage, InvalidFrame
-from app.frames import Batch, ClientPing, ClientPong, HistoryFrame, MessageFrame, Post
+from app.frames import ClientPing, ClientPong, HistoryFrame, MessageFrame, Post
 from app.message import Message
 
 SECRET = "SECRETWORD"

@@ -27,14 +27,14 @@ class Pinged(FakeOutbox):
         super().__init__()
         self.clock = clock
         self.pings: list[float] = []
-        self.closed: float | None = None
+        self.ended: float | None = None
 
     def write(self, batch: object) -> None:
         self.pings.append(round(self.clock.now - 1000, 3))
 
     def close(self, code: CloseCode) -> None:
-        if self.closed is None:
-            self.code, self.closed = code, round(self.clock.now - 1000, 3)
+        if self.ended is None:
+            self.code, self.ended = code, round(self.clock.now - 1000, 3)
 
 
 class Room:
@@ -86,8 +86,8 @@ async def test_silent_client_is_closed_at_its_timeout_and_the_talkative_kept(
 ) -> None:
     await room.beat(interval, timeout, until=2 * timeout)
     assert room.silent.code is CloseCode.SILENT
-    assert room.silent.closed is not None
-    assert timeout <= room.silent.closed <= timeout * 1.11
+    assert room.silent.ended is not None
+    assert timeout <= room.silent.ended <= timeout * 1.11
     assert room.talkative.code is None
 
 
@@ -95,8 +95,8 @@ async def test_client_that_falls_silent_later_is_closed_counted_from_then(room: 
     late, outbox = room.join("late")
     late.heard = 1000 + 45
     await room.beat(30, 60, until=200)
-    assert outbox.closed is not None
-    assert 105 <= outbox.closed <= 112
+    assert outbox.ended is not None
+    assert 105 <= outbox.ended <= 112
 
 
 async def test_stall_gives_everybody_an_interval_before_anyone_is_closed(
@@ -105,8 +105,8 @@ async def test_stall_gives_everybody_an_interval_before_anyone_is_closed(
     """A laptop that slept for an hour: the silent get 30 s from then on, and not a minute."""
     with caplog.at_level(logging.WARNING, "app"):
         await room.beat(30, 60, until=3700, stall=lambda second: 3600 if round(second) == 12 else 0)
-    assert room.silent.closed is not None
-    assert 3618 + 30 <= room.silent.closed <= 3618 + 37
+    assert room.silent.ended is not None
+    assert 3618 + 30 <= room.silent.ended <= 3618 + 37
     assert room.talkative.code is None
     assert len(caplog.records) == 1
 
@@ -116,14 +116,14 @@ async def test_stall_does_not_shorten_what_a_client_had(room: Room) -> None:
     late, outbox = room.join("late")
     late.heard = 1000 + 12
     await room.beat(5, 60, until=200, stall=lambda second: 10 if round(second) == 10 else 0)
-    assert outbox.closed is not None
-    assert outbox.closed > 72
+    assert outbox.ended is not None
+    assert outbox.ended > 72
 
 
 async def test_short_delays_are_no_stall(room: Room, caplog: pytest.LogCaptureFixture) -> None:
     await room.beat(30, 60, until=100, stall=lambda _: 1.0)
-    assert room.silent.closed is not None
-    assert room.silent.closed <= 68
+    assert room.silent.ended is not None
+    assert room.silent.ended <= 68
     assert not caplog.records
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from app import outbox
+from app.batch import Batch
 from app.exceptions import CloseCode
-from app.frames import Batch
 from app.outbox import QueueOutbox
 
 pytestmark = pytest.mark.anyio

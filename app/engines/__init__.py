@@ -11,7 +11,8 @@ __all__ = ["Engine", "open_engine"]
 def open_engine(settings: Settings) -> Engine:
     """The engine that `ENGINE_URL` names, not yet started."""
     keep = max(settings.history_limit, settings.recovery_limit)
+    batch_bytes = settings.ws_send_buffer // 2
     scheme, _, path = settings.engine_url.partition(":///")
     if scheme == "sqlite":
-        return SQLiteEngine(path, keep, settings.shutdown_timeout)
-    return MemoryEngine(keep)
+        return SQLiteEngine(path, keep, batch_bytes, settings.shutdown_timeout)
+    return MemoryEngine(keep, batch_bytes)

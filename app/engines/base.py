@@ -18,8 +18,9 @@ from app.exceptions import ChatError, NonceReused, StoreError, Unavailable
 from app.message import Draft, Message
 
 QUEUE_LIMIT = 10_000  # drafts that may wait
-BATCH_LIMIT = 256  # drafts in one batch, and
-BATCH_CHARS = 65_536  # characters after which it takes no more, so that its frames fit into every outbox
+BATCH_LIMIT = 256  # drafts in one batch
+FRAME_BYTES = 300  # of a message's frame, beside its text
+CHAR_BYTES = 6  # that a character may take in a frame, escaped and once more as typed
 PATIENCE = 5.0  # seconds after which a draft that is not stored is refused
 PROBE_IDLE = 8.0  # seconds without a draft after which the store is tried
 PROBE_BROKEN = 5.0  # the same while it is broken
@@ -48,8 +49,10 @@ class Engine(ABC):
     epoch: str
     seq: int
 
-    def __init__(self, keep: int) -> None:
+    def __init__(self, keep: int, batch_bytes: int) -> None:
+        """`batch_bytes`: what the frames of one batch may take together, so that it fits into every outbox."""
         self.keep = keep
+        self._batch_bytes = batch_bytes
         self.healthy = True
         self._pending: deque[Pending] = deque()
         self._wake = asyncio.Event()
@@ -136,10 +139,12 @@ class Engine(ABC):
 
     def _take(self) -> list[Pending]:
         batch: list[Pending] = []
-        room = BATCH_CHARS
-        while self._pending and len(batch) < BATCH_LIMIT and room > 0:
+        room = self._batch_bytes
+        while self._pending and len(batch) < BATCH_LIMIT:
+            room -= FRAME_BYTES + CHAR_BYTES * len(self._pending[0].draft.text)
+            if batch and room < 0:
+                break
             batch.append(self._pending.popleft())
-            room -= len(batch[-1].draft.content)
         return batch
 
     async def _write_batch(self, batch: list[Pending], deliver: Deliver) -> None:
@@ -158,10 +163,16 @@ class Engine(ABC):
         new = [message for message, draft in zip(messages, drafts, strict=True) if message.id == draft.id]
         if new:
             self.seq = new[-1].seq
-            await deliver(new)
+            await self._deliver_safely(new, deliver)
         for message, (draft, _, answer) in zip(messages, batch, strict=False):  # batch is empty when it was refused
             if message.id != draft.id:
                 answer(message if message.text == draft.text else NonceReused())
+
+    async def _deliver_safely(self, messages: list[Message], deliver: Deliver) -> None:
+        try:
+            await deliver(messages)
+        except Exception:
+            logger.exception("Delivery failed")  # our own fault; what comes next must still be stored and delivered
 
     async def _patiently(self, drafts: list[Draft], batch: list[Pending]) -> list[Message]:
         """Stores drafts. While the store hangs, refuses the batch, which then is emptied, and who waits behind it."""

@@ -14,8 +14,8 @@ NONCE_SECONDS = 24 * 3600.0  # how long a nonce is remembered (the wire contract
 class MemoryEngine(Engine):
     """Numbers drafts and remembers their nonces for a day."""
 
-    def __init__(self, keep: int) -> None:
-        super().__init__(keep)
+    def __init__(self, keep: int, batch_bytes: int) -> None:
+        super().__init__(keep, batch_bytes)
         self._nonces: OrderedDict[tuple[str, str], Message] = OrderedDict()
 
     async def _open(self) -> list[Message]:

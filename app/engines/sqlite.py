@@ -60,8 +60,8 @@ class SQLiteEngine(Engine):
     `lock_timeout`: seconds to wait for another process to let go of the file (a reload overlaps).
     """
 
-    def __init__(self, path: str, keep: int, lock_timeout: float) -> None:
-        super().__init__(keep)
+    def __init__(self, path: str, keep: int, batch_bytes: int, lock_timeout: float) -> None:
+        super().__init__(keep, batch_bytes)
         self._path = Path(path)
         self._lock_timeout = lock_timeout
         self._lock: int | None = None
@@ -87,28 +87,23 @@ class SQLiteEngine(Engine):
 
     def _connect(self) -> list[Message]:
         self._db = db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        version = self._check_version(db)  # before anything is changed in what may be another program's file
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        self._migrate(db)
+        _migrate(db, version)
         self.epoch = db.execute(EPOCH).fetchone()[0]
         self.seq = (db.execute(LAST_SEQ).fetchone() or (0,))[0]
         return [Message(*row) for row in reversed(db.execute(NEWEST, (self.keep,)).fetchall())]
 
-    def _migrate(self, db: sqlite3.Connection) -> None:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version > len(SCHEMA) or (version == 0 and tables):
+    def _check_version(self, db: sqlite3.Connection) -> int:
+        version: int = db.execute("PRAGMA user_version").fetchone()[0]
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if version > len(SCHEMA) or (not tables >= {"room", "message"} if version else tables):
             raise StoreError(
                 f"{self._path} was not made by this program, or by a newer version of it. "
                 "Name another file in ENGINE_URL, or install the newer version."
             )
-        with _transaction(db):
-            for number, step in enumerate(SCHEMA[version:], version):
-                for statement in filter(str.strip, step.split(";")):
-                    db.execute(statement)
-                if number == 0:
-                    db.execute(NEW_ROOM, (str(uuid.uuid4()),))
-            db.execute(f"PRAGMA user_version = {len(SCHEMA)}")
+        return version
 
     async def _store(self, drafts: list[Draft]) -> list[Message]:
         return await self._in_thread(lambda: self._insert_all(drafts))
@@ -135,6 +130,16 @@ class SQLiteEngine(Engine):
                 return work()
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+
+
+def _migrate(db: sqlite3.Connection, version: int) -> None:
+    with _transaction(db):
+        for number, step in enumerate(SCHEMA[version:], version):
+            for statement in filter(str.strip, step.split(";")):
+                db.execute(statement)
+            if number == 0:
+                db.execute(NEW_ROOM, (str(uuid.uuid4()),))
+        db.execute(f"PRAGMA user_version = {len(SCHEMA)}")
 
 
 def _find_or_insert(db: sqlite3.Connection, draft: Draft) -> Message:
