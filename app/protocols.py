@@ -63,12 +63,21 @@ class Inbox:
 class SocketProtocol(WebSocketsSansIOProtocol):
     """One WebSocket. Offers itself to the app as the extension DIRECT: `transport`, `close_sent` and `close`."""
 
-    flood_until = 0.0
-    flood_count = 0
-    deaf = False
+    # What uvicorn's class sets on each instance, but what is never set: a dict for these would take 2 KiB, and a
+    # fan-out would look into all of them. An attribute that is missing here still works.
+    __slots__ = (
+        *("app", "app_state", "asgi_version", "client", "close_sent", "close_timeout", "close_timer", "config"),
+        *("conn", "connections", "curr_msg_data_type", "default_headers", "disconnected", "frames"),
+        *("handshake_complete", "handshake_initiated", "initial_response", "last_ping_rtt", "logger", "loop"),
+        *("pending_ping_payload", "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer", "pong_timer"),
+        *("queue", "read_paused", "request", "response", "root_path", "scheme", "scope", "server", "tasks"),
+        *("transport", "writable", "deaf", "flood_count", "flood_until"),
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.deaf = False
+        self.flood_count, self.flood_until = 0, 0.0
         self.queue = Inbox()  # type: ignore[assignment]
         self.writable = WRITABLE
 

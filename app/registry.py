@@ -101,7 +101,9 @@ class ConnectionRegistry:
 
         Who comes meanwhile is not written to: it got the same frames, or their effect, when it came.
         """
-        outboxes = [outbox for connection, outbox in self._outboxes.items() if connection is not skip]
+        outboxes = list(self._outboxes.values())
+        if skip in self._outboxes:
+            outboxes.remove(self._outboxes[skip])
         turn = self.clock() + BREATH
         for first in range(0, len(outboxes), 64):
             for outbox in outboxes[first : first + 64]:

@@ -128,14 +128,16 @@ class Engine(ABC):
                 self._idle.set()
 
     async def _wait(self) -> None:
+        """Waits for a draft, or until it is time to see with an empty batch whether the store still works."""
         if self._pending or self._stopping:
             return
         self._wake.clear()
+        idle = PROBE_IDLE if self.healthy else PROBE_BROKEN
+        timer = asyncio.get_running_loop().call_later(idle, self._wake.set)
         try:
-            async with asyncio.timeout(PROBE_IDLE if self.healthy else PROBE_BROKEN):
-                await self._wake.wait()
-        except TimeoutError:
-            pass  # nobody wrote: an empty batch shows whether the store still works
+            await self._wake.wait()
+        finally:
+            timer.cancel()
 
     def _take(self) -> list[Pending]:
         batch: list[Pending] = []
@@ -176,17 +178,22 @@ class Engine(ABC):
 
     async def _patiently(self, drafts: list[Draft], batch: list[Pending]) -> list[Message]:
         """Stores drafts. While the store hangs, refuses the batch, which then is emptied, and who waits behind it."""
-        now = asyncio.get_running_loop().time
-        storing = asyncio.ensure_future(self._store(drafts))
-        timeout = batch[0].deadline - now() if batch else PATIENCE
-        while not (await asyncio.wait({storing}, timeout=max(timeout, 0)))[0]:
-            self._note(StoreError("the store does not answer"))
-            _refuse(batch)
-            batch.clear()
-            while self._pending and self._pending[0].deadline <= now():
-                self._pending.popleft().answer(Unavailable())
-            timeout = 0.1
-        return storing.result()
+        loop = asyncio.get_running_loop()
+        deadline = batch[0].deadline if batch else loop.time() + PATIENCE
+        self._impatience = loop.call_at(deadline, self._lose_patience, batch)
+        try:
+            return await self._store(drafts)
+        finally:
+            self._impatience.cancel()
+
+    def _lose_patience(self, batch: list[Pending]) -> None:
+        loop = asyncio.get_running_loop()
+        self._note(StoreError("the store does not answer"))
+        _refuse(batch)
+        batch.clear()
+        while self._pending and self._pending[0].deadline <= loop.time():
+            self._pending.popleft().answer(Unavailable())
+        self._impatience = loop.call_later(PATIENCE / 50, self._lose_patience, batch)
 
     def _note(self, error: StoreError | None) -> None:
         if self.healthy and error:
