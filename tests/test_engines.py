@@ -14,7 +14,7 @@ import pytest
 from app.config import Settings
 from app.engines import Engine, base, memory, open_engine
 from app.engines.memory import MemoryEngine
-from app.engines.sqlite import SCHEMA, SQLiteEngine
+from app.engines.sqlite import BY_NONCE, PAIR, SCHEMA, SQLiteEngine
 from app.exceptions import ChatError, NonceReused, StoreError, Unavailable
 from app.message import Draft, Message
 from tests.fakes import draft
@@ -431,3 +431,12 @@ async def test_engine_is_chosen_by_its_url(url: str, kind: type[Engine], history
     assert type(engine) is kind
     assert engine.keep == 20
     await engine.stop()
+
+
+async def test_sqlite_finds_nonces_without_looking_through_the_table() -> None:
+    db = sqlite3.connect(":memory:")
+    db.executescript(SCHEMA[0])
+    plan = db.execute("EXPLAIN QUERY PLAN " + BY_NONCE % PAIR, ("session", "nonce")).fetchall()
+    db.close()
+    assert any("SEARCH message USING INDEX message_by_nonce" in step for *_, step in plan)
+    assert not any(step.startswith("SCAN message") for *_, step in plan)

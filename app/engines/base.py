@@ -10,12 +10,12 @@ import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import NamedTuple
 
 from app import tasks
 from app.exceptions import ChatError, NonceReused, StoreError, Unavailable
-from app.message import Draft, Message
+from app.message import Draft, Message, stored
 
 QUEUE_LIMIT = 10_000  # drafts that may wait
 BATCH_LIMIT = 256  # drafts in one batch
@@ -201,6 +201,23 @@ class Engine(ABC):
         elif not self.healthy and not error:
             logger.info("Messages are stored again")
         self.healthy = error is None
+
+
+def number(drafts: list[Draft], seq: int, known: MutableMapping[tuple[str, str], Message]) -> list[Message]:
+    """The messages that drafts become, numbered on from `seq`; for a nonce that is `known`, the one that has it.
+
+    `known`, by session and nonce, gets the new ones.
+    """
+    messages = []
+    for draft in drafts:
+        message = known.get((draft.session, draft.nonce)) if draft.nonce else None
+        if not message:
+            seq += 1
+            message = stored(draft, seq)
+            if draft.nonce:
+                known[draft.session, draft.nonce] = message
+        messages.append(message)
+    return messages
 
 
 def _refuse(batch: list[Pending]) -> None:

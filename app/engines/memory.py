@@ -5,8 +5,8 @@ from __future__ import annotations
 import uuid
 from collections import OrderedDict
 
-from app.engines.base import Engine
-from app.message import Draft, Message, stored
+from app.engines.base import Engine, number
+from app.message import Draft, Message
 
 NONCE_SECONDS = 24 * 3600.0  # how long a nonce is remembered (the wire contract's minimum)
 
@@ -23,17 +23,7 @@ class MemoryEngine(Engine):
         return []
 
     async def _store(self, drafts: list[Draft]) -> list[Message]:
-        messages = []
-        seq = self.seq
-        for draft in drafts:
-            key = (draft.session, draft.nonce or draft.id)
-            message = self._nonces.get(key)
-            if not message:
-                seq += 1
-                message = stored(draft, seq)
-                if draft.nonce:
-                    self._nonces[key] = message
-            messages.append(message)
+        messages = number(drafts, self.seq, self._nonces)
         self._forget_before(drafts[-1].timestamp - NONCE_SECONDS if drafts else 0.0)
         return messages
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import operator
 import os
 import sqlite3
 import uuid
@@ -17,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from app.engines.base import Engine
+from app.engines.base import Engine, number
 from app.exceptions import StoreError
-from app.message import Draft, Message, stored
+from app.message import Draft, Message
 
 T = TypeVar("T")
 
@@ -46,11 +47,15 @@ EPOCH = "SELECT epoch FROM room"
 # AUTOINCREMENT keeps the highest seq ever given here, also when that message is gone.
 LAST_SEQ = "SELECT seq FROM sqlite_sequence WHERE name = 'message'"
 PROBE = "UPDATE room SET probes = probes + 1"
-INSERT = """
-    INSERT INTO message (id, session, username, content, text, timestamp, nonce, role) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
+# One statement a batch, because the thread must wait for the interpreter after each.
+INSERT = "INSERT INTO message (id, session, username, content, text, timestamp, nonce, role, seq) VALUES "
+ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 SELECT = "SELECT id, session, username, content, text, timestamp, nonce, role, seq FROM message"
-BY_NONCE = SELECT + " WHERE session = ? AND nonce = ?"
+# CROSS JOIN: from the pairs to the index, where IN would look through the whole table.
+BY_NONCE = "WITH asked (by, mark) AS (VALUES %s) " + SELECT.replace(
+    "FROM message", "FROM asked CROSS JOIN message ON session = asked.by AND nonce = asked.mark"
+)
+PAIR = "(?, ?)"
 NEWEST = SELECT + " ORDER BY seq DESC LIMIT ?"
 
 
@@ -113,7 +118,9 @@ class SQLiteEngine(Engine):
         with _transaction(self._db) as db:
             if not drafts:
                 db.execute(PROBE)
-            return [_find_or_insert(db, draft) for draft in drafts]
+            messages = number(drafts, self.seq, _with_nonces(db, [draft for draft in drafts if draft.nonce]))
+            _insert(db, [message for message in messages if message.seq > self.seq])
+        return messages
 
     async def _close(self) -> None:
         if self._db:
@@ -142,15 +149,23 @@ def _migrate(db: sqlite3.Connection, version: int) -> None:
         db.execute(f"PRAGMA user_version = {len(SCHEMA)}")
 
 
-def _find_or_insert(db: sqlite3.Connection, draft: Draft) -> Message:
-    if draft.nonce and (row := db.execute(BY_NONCE, (draft.session, draft.nonce)).fetchone()):
-        return Message(*row)
-    cursor = db.execute(
-        INSERT,
-        (draft.id, draft.session, draft.username, draft.content, draft.text, draft.timestamp, draft.nonce, draft.role),
-    )
-    assert cursor.lastrowid
-    return stored(draft, cursor.lastrowid)
+def _with_nonces(db: sqlite3.Connection, drafts: list[Draft]) -> dict[tuple[str, str], Message]:
+    if not drafts:
+        return {}
+    pairs = [value for draft in drafts for value in (draft.session, draft.nonce)]
+    rows = db.execute(BY_NONCE % ", ".join([PAIR] * len(drafts)), pairs)
+    found = [Message(*row) for row in rows]
+    return {(message.session, message.nonce): message for message in found if message.nonce}
+
+
+def _insert(db: sqlite3.Connection, messages: list[Message]) -> None:
+    new = {message.seq: message for message in messages}  # a nonce may stand in one batch twice
+    if new:
+        values = [value for message in new.values() for value in _columns(message)]
+        db.execute(INSERT + ", ".join([ROW] * len(new)), values)
+
+
+_columns = operator.attrgetter("id", "session", "username", "content", "text", "timestamp", "nonce", "role", "seq")
 
 
 @contextlib.contextmanager
