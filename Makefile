@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve test check format clean
+.PHONY: help run serve test check format bench clean
 
 help: ## Show this list
 	@echo "Portfolio Backend: a chat room for your portfolio site. Settings are in .env."
@@ -27,6 +27,9 @@ check: .venv/dev ## Check format, style and types
 format: .venv/dev ## Put the code into shape
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+bench: .venv/run ## Measure throughput, latency and memory (half a minute)
+	@$(BIN)/python tests/bench/bench.py
 
 clean: ## Remove what the other commands made, but never data/ or .env
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov
