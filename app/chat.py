@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from functools import partial
 
 from app import frames, security, tasks
+from app.admission import Admission
 from app.batch import Batch
 from app.config import Settings
+from app.credentials import Handshake
 from app.engines import Engine
 from app.exceptions import ChatError, CloseCode
 from app.history import History
 from app.message import Draft, Message
 from app.outbox import Outbox
-from app.registry import Connection, ConnectionRegistry, Session
+from app.registry import HOLD, Connection, ConnectionRegistry, Session
 
 USER_COUNT_DELAY = 0.25  # seconds within which changes of the user count are joined
 LEAVE_DELAY = 5.0  # seconds in which a session may come back without having left
@@ -41,6 +43,7 @@ class Chat:
             engine.keep, settings.history_limit, settings.recovery_limit, settings.ws_send_buffer // 2
         )
         self._leaving: dict[Session, asyncio.TimerHandle] = {}
+        self._admission: Admission  # from `start` on, because the secret may come from the store
         self._users_changed = asyncio.Event()
         self._counting: asyncio.Task[None] | None = None
 
@@ -48,6 +51,7 @@ class Chat:
         """Opens the engine, which delivers the past first. Raises StoreError."""
         await self._engine.start(self.deliver)
         self._history.seq = self._engine.seq
+        self._admission = Admission(self._settings, self._registry, self._engine.secret)
         self._counting = tasks.spawn(self._count_users(), "user count")
 
     async def drain(self, spread: float) -> None:
@@ -87,13 +91,15 @@ class Chat:
 
     # Coming and going
 
-    def admit(self, username: str | None, address: str) -> Connection:
+    def admit(self, handshake: Handshake) -> Connection:
         """Takes a slot for a newcomer; `leave` gives it back. Raises ConnectionRefused."""
-        self._registry.check_capacity()  # comes first: a full room says so whatever the name is
-        name = security.check_username(username, self._settings.max_username_length)
-        connection = self._registry.admit(name, address)
+        newcomer = self._admission.check(handshake)
+        before = self._registry.holder(newcomer.username)
+        connection = self._registry.admit(newcomer, handshake.limit_key)
         if connection.session.connections == 1:
             self._users_changed.set()
+        if before and before is not connection.session:
+            self._leave_now(before)
         return connection
 
     def join(self, connection: Connection, outbox: Outbox, epoch: str | None, since: str | None) -> None:
@@ -120,18 +126,22 @@ class Chat:
         if session.connections:
             return
         self._users_changed.set()
-        if session in self._leaving:
-            return
+        if session not in self._leaving:
+            delay = LEAVE_DELAY if session.present else HOLD
+            self._leaving[session] = asyncio.get_running_loop().call_later(delay, self._leave_now, session)
+
+    def _leave_now(self, session: Session) -> None:
+        """A session did not come back: first the others learn it, then, unless its name is still held, it ends."""
+        if timer := self._leaving.pop(session, None):
+            timer.cancel()
         if session.present:
-            self._leaving[session] = asyncio.get_running_loop().call_later(LEAVE_DELAY, self._left, session)
+            session.present = False
+            self._announce("user_left", session.username)
+        held = session.held_until - self._registry.clock()
+        if held > 0 and self._registry.holder(session.username) is session:
+            self._leaving[session] = asyncio.get_running_loop().call_later(held, self._leave_now, session)
         else:
             self._registry.forget(session)
-
-    def _left(self, session: Session) -> None:
-        del self._leaving[session]
-        session.present = False
-        self._registry.forget(session)
-        self._announce("user_left", session.username)
 
     def _announce(self, event: str, username: str, skip: Connection | None = None) -> None:
         if self.users > self._settings.announce_limit:
@@ -160,6 +170,7 @@ class Chat:
         data = frames.SessionData(
             username=session.username,
             role="owner" if session.role == "owner" else "visitor",
+            token=self._admission.token(session),
             epoch=self._engine.epoch,
             seq=self._history.seq,
             heartbeat_interval=self._settings.ws_heartbeat_interval,
@@ -177,6 +188,7 @@ class Chat:
     def post(self, connection: Connection, outbox: Outbox, post: frames.Post) -> None:
         """Accepts a message and returns before it is stored. Raises ChatError."""
         settings, session = self._settings, connection.session
+        self._admission.check_rate(connection)
         text = security.clean_text(post.content, settings.max_message_length, settings.block_dangerous_markup)
         draft = Draft(
             id=str(uuid.uuid4()),
@@ -191,6 +203,10 @@ class Chat:
         self._engine.publish(draft, partial(self._answer, outbox, post.nonce))
         shown = text if settings.log_message_content else f"({len(text)} characters)"
         logger.info("Message from %s: %.80s", session.username, shown)
+
+    def is_flood(self, connection: Connection, bad: bool) -> bool:
+        """Counts a frame, or a bad frame once more; True when there were too many of late."""
+        return self._admission.is_flood(connection, bad)
 
     def _answer(self, outbox: Outbox, nonce: str | None, answer: Message | ChatError) -> None:
         """Tells the sender alone what became of a draft that was not newly stored."""

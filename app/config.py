@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import dotenv
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-LISTS = ("cors_origins", "forwarded_allow_ips")  # these may be empty
+SECRET = ("engine_url", "secret_key", "owner_token")  # the URL of an engine may hold a password
+LISTS = ("cors_origins", "forwarded_allow_ips", "reserved_usernames")  # these may be empty
 
 
 class SettingsError(Exception):
@@ -31,6 +34,31 @@ def _origin(value: str) -> str:
     if value != "*" and (not separator or not scheme or not host or set(host) & set("/?#@ ")):
         raise ValueError(f"{value!r} is no origin")
     return value if value == "*" else f"{scheme}://{host}"
+
+
+def _public_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError("no web address")
+    return value
+
+
+def _secret_key(value: str) -> str:
+    if len(value) < 16:
+        raise ValueError("too short")
+    return value
+
+
+def _owner_token(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._~-]{32,256}", value) or value.startswith("s1."):
+        raise ValueError("no owner token")
+    return value
+
+
+def _username(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,200}", value):
+        raise ValueError("no username")
+    return value
 
 
 def _network(value: str) -> str:
@@ -70,11 +98,18 @@ class Settings(BaseModel):
     ws_heartbeat_interval: float = _setting(30.0, "Seconds between two pings to every client.", ge=0.05, le=3600)
     ws_heartbeat_timeout: float = _setting(60.0, "Seconds of silence after which a client is gone.", ge=0.1, le=7200)
     ws_max_connections: int = _setting(1000, "How many connections there may be at once.", ge=1, le=1_000_000)
+    ws_max_connections_per_ip: int = _setting(
+        50, "How many of them from one address (of IPv6, from one /64); 0 for no limit.", ge=0, le=1_000_000
+    )
     ws_send_buffer: int = _setting(
         1048576, "Bytes that may wait for one client before it is too slow.", ge=65536, le=268_435_456
     )
     max_message_length: int = _setting(1000, "The longest message, in characters as typed.", ge=1, le=10_000)
     max_username_length: int = _setting(50, "The longest username, in characters.", ge=1, le=200)
+    rate_limit_messages: int = _setting(10, "Messages of one user in a window; 0 for no limit.", ge=0, le=10_000)
+    rate_limit_address: int = _setting(100, "Messages from one address in a window; 0 for no limit.", ge=0, le=100_000)
+    rate_limit_joins: int = _setting(120, "Connections from one address in a window; 0 for no limit.", ge=0, le=100_000)
+    rate_limit_window: float = _setting(10.0, "The window, in seconds.", ge=0.1, le=3600)
     history_limit: int = _setting(100, "How many messages a newcomer sees.", ge=0, le=10_000)
     recovery_limit: int = _setting(500, "How many missed messages a returning client gets.", ge=0, le=10_000)
     announce_limit: int = _setting(50, "Up to how many users joins and leaves are announced.", ge=0, le=10_000)
@@ -82,6 +117,33 @@ class Settings(BaseModel):
         "sqlite:///data/chat.db",
         "Where messages are kept: `sqlite:///relative/path`, `sqlite:////absolute/path`, or `memory://` (nowhere).",
         allowed="sqlite:///relative/path, sqlite:////absolute/path or memory://",
+    )
+    public_url: Annotated[str, AfterValidator(_public_url)] = _setting(
+        "",
+        "The address that visitors see, where a proxy hides it, such as `https://chat.example.com`.",
+        allowed="an address such as https://chat.example.com",
+    )
+    secret_key: Annotated[str, AfterValidator(_secret_key)] = _setting(
+        "",
+        "Signs session tokens. When empty, one is made and kept with the messages.",
+        allowed="at least 16 characters, best made by: openssl rand -hex 32",
+        repr=False,
+    )
+    owner_token: Annotated[str, AfterValidator(_owner_token)] = _setting(
+        "",
+        "Whoever shows it is the owner. When empty, nobody is.",
+        allowed="32 to 256 of A-Z a-z 0-9 - . _ ~, not beginning with s1., best made by: openssl rand -hex 32",
+        repr=False,
+    )
+    owner_username: Annotated[str, AfterValidator(_username)] = _setting(
+        "owner", "The owner's name in the room.", allowed="A-Z a-z 0-9 - _"
+    )
+    reserved_usernames: Annotated[tuple[Annotated[str, AfterValidator(_username)], ...], BeforeValidator(_split)] = (
+        _setting(
+            ("system", "admin", "administrator", "owner", "moderator", "mod", "bot", "server", "support"),
+            "Names that no visitor gets, nor names that look like them.",
+            allowed="names of A-Z a-z 0-9 - _, separated by commas",
+        )
     )
     block_dangerous_markup: bool = _setting(
         True, "Refuse messages with markup that would run; otherwise they are let through, escaped."
@@ -152,7 +214,7 @@ def _explain(fault: Any, given: Mapping[str, str]) -> str:
     if not fault["loc"]:
         return f"{fault['ctx']['error']}."
     name = str(fault["loc"][0])
-    shown = "its value" if name == "engine_url" else repr(given[name])  # the URL of an engine may hold a password
+    shown = "its value" if name in SECRET else repr(given[name])
     return f"{name.upper()}: {shown} is not allowed. Allowed: {_allowed(name)}."
 
 

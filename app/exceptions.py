@@ -45,6 +45,8 @@ class ChatError(Exception):
     code: ClassVar[str]
     message: ClassVar[str]
 
+    retry_after: float | None = None  # seconds, where waiting helps
+
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or self.message)
 
@@ -102,6 +104,33 @@ class InvalidUsername(ConnectionRefused):
 class UsernameTaken(ConnectionRefused):
     code = "username_taken"
     message = "Somebody else is using this name. Choose another one."
+
+
+class UsernameReserved(ConnectionRefused):
+    code = "username_reserved"
+    message = "This name is reserved, or looks like one that is. Choose another one."
+
+
+class InvalidToken(ConnectionRefused):
+    code = "invalid_token"
+    message = "This is not the owner's token. Check OWNER_TOKEN, or connect without a token."
+
+
+class RateLimited(ConnectionRefused):
+    """Too much, too fast. Keeps a connection that is open; refuses one that is not, as if the room were full."""
+
+    code = "rate_limited"
+    close_code = CloseCode.FULL
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"That was too fast. Try again in {max(1, round(retry_after))} s.")
+        self.retry_after = retry_after
+
+
+class TooManyConnections(ConnectionRefused):
+    code = "too_many_connections"
+    message = "Too many connections come from your address. Close one, or try again later."
+    close_code = CloseCode.FULL
 
 
 class ServerFull(ConnectionRefused):

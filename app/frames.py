@@ -71,10 +71,14 @@ class HistoryFrame(BaseModel):
 
 
 class SessionData(BaseModel):
-    """Who you are and where the room stands. Intervals are seconds, lengths characters."""
+    """Who you are and where the room stands. Intervals are seconds, lengths characters.
+
+    `token` proves this name on the next connection; the owner gets none.
+    """
 
     username: str
     role: Literal["visitor", "owner"]
+    token: str | None = None
     epoch: str
     seq: int
     heartbeat_interval: float
@@ -133,10 +137,11 @@ class PongFrame(BaseModel):
 
 
 class ErrorData(BaseModel):
-    """Why, for programs. `nonce` is the refused frame's own."""
+    """Why, for programs. `nonce` is the refused frame's own; `retry_after` is seconds, where waiting helps."""
 
     code: str
     nonce: str | None = None
+    retry_after: float | None = None
 
 
 class ErrorFrame(BaseModel):
@@ -220,4 +225,5 @@ def history_frame(datas: Iterable[bytes], recovered: bool) -> bytes:
 
 def error_frame(error: ChatError, nonce: str | None = None) -> bytes:
     """An ErrorFrame that says what `error` says, and nothing of what the client sent but its nonce."""
-    return encode(ErrorFrame(message=str(error), data=ErrorData(code=error.code, nonce=nonce)))
+    data = ErrorData(code=error.code, nonce=nonce, retry_after=error.retry_after)
+    return encode(ErrorFrame(message=str(error), data=data))

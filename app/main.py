@@ -77,7 +77,7 @@ def create_app(settings: Settings) -> Starlette:
     )
     app.router.redirect_slashes = False  # `/health/` is not there, and a redirect would name our scheme and host
     app.state.settings = settings
-    app.state.registry = ConnectionRegistry(settings.ws_max_connections)
+    app.state.registry = ConnectionRegistry(settings.ws_max_connections, settings.ws_max_connections_per_ip)
     app.state.chat = Chat(settings, app.state.registry, open_engine(settings))
     return app
 
@@ -87,6 +87,8 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Opens the store and starts the heartbeat; at the end everything that was accepted is stored."""
     settings: Settings = app.state.settings
     log.configure(settings.level)
+    if "*" in settings.cors_origins:
+        logger.warning("CORS_ORIGINS=* lets pages of any site into the room, in their visitors' names")
     heartbeat = Heartbeat(app.state.registry, settings.ws_heartbeat_interval, settings.ws_heartbeat_timeout)
     try:
         await app.state.chat.start()

@@ -97,6 +97,9 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        if self.read_paused:  # or the peer's answer would not be read
+            self.read_paused = False
+            self.transport.resume_reading()
         self.cut_off_later()
 
     def cut_off_later(self) -> None:

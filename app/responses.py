@@ -43,6 +43,12 @@ def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] | Non
     return Response(model.model_dump_json(exclude_none=True), status, headers, media_type="application/json")
 
 
+def wrong_origin() -> Response:
+    """403 for a page that may not open the room."""
+    message = "Pages of this origin may not connect. Its scheme, host and port must be listed in CORS_ORIGINS."
+    return answer(Error(error=ErrorDetail(code="origin_not_allowed", message=message)), 403)
+
+
 def restarting() -> Response:
     """503 for who comes while the server is about to stop."""
     detail = ErrorDetail(code="restarting", message="The server restarts. Come back in a moment.")

@@ -1,4 +1,4 @@
-"""What is let in: usernames, and message text with its escaping. The only user of bleach.
+"""What is let in: origins, addresses, usernames, and message text with its escaping. The only user of bleach.
 
 Knows nothing of connections. Escaping is the protection; refusing markup (`blocks`) only spares the readers.
 """
@@ -6,13 +6,17 @@ Knows nothing of connections. Escaping is the protection; refusing markup (`bloc
 from __future__ import annotations
 
 import html
+import ipaddress
 import re
 import unicodedata
+from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 import bleach
 
 from app.exceptions import BlockedContent, EmptyMessage, InvalidUsername, MessageTooLong
 
+DEFAULT_PORTS = {"http": 80, "https": 443}
 _USERNAME = re.compile(r"[A-Za-z0-9_-]+")
 _NEWLINE = re.compile(r"\r\n?")
 # C0 and C1 controls but for tab and newline: invisible, and a terminal or a log would obey some of them.
@@ -22,6 +26,50 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | frozenset(
     map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
 )
+
+
+def origin_of(text: str) -> tuple[str, str, int] | None:
+    """Scheme, host and port of an origin (RFC 6454), a default port as if it were written; None when it is none."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
+    except ValueError:
+        return None
+    if (
+        not parts.hostname
+        or "@" in parts.netloc
+        or text.lower().rstrip("/") != f"{parts.scheme}://{parts.netloc}".lower()
+    ):
+        return None
+    return parts.scheme, parts.hostname, port
+
+
+def origin_allowed(sent: Sequence[str], own: Sequence[str], listed: Sequence[str]) -> bool:
+    """Whether a WebSocket handshake with these Origin headers is let in (OWASP WebSocket Security, CSWSH).
+
+    `own`: the server's own origins, `listed`: CORS_ORIGINS. Without the header it is no browser that asks.
+    """
+    if not sent or "*" in listed:
+        return True
+    origin = origin_of(sent[0]) if len(sent) == 1 else None
+    return origin is not None and any(origin == origin_of(one) for one in (*own, *listed))
+
+
+def limit_key(host: str, hidden: bool) -> str | None:
+    """What limits by address count by: an IPv4 address or an IPv6 /64. None: they don't apply.
+
+    `hidden`: the peer sent forwarded addresses that are not believed. If it is in a private network it is a proxy that
+    nobody configured, and all visitors share it.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None  # a Unix socket, say
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
+    if hidden and address.is_private:
+        return None
+    return str(ipaddress.ip_network((address, 64), strict=False) if address.version == 6 else address)
 
 
 def check_username(raw: str | None, max_length: int) -> str:

@@ -10,17 +10,18 @@ import logging
 from typing import Any
 
 from starlette.endpoints import WebSocketEndpoint
+from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from app import frames
+from app import frames, security
 from app.batch import Batch
 from app.chat import Chat
-from app.exceptions import ChatError, CloseCode, ConnectionRefused, UnsupportedData
+from app.config import Settings
+from app.credentials import SUBPROTOCOL, Handshake
+from app.exceptions import ChatError, CloseCode, ConnectionRefused, InvalidFrame, UnsupportedData
 from app.outbox import Outbox, open_outbox
 from app.registry import Connection
-from app.responses import restarting
-
-SUBPROTOCOL = "chat.v1"
+from app.responses import restarting, wrong_origin
 
 logger = logging.getLogger(__name__)
 
@@ -49,18 +50,17 @@ class ChatEndpoint(WebSocketEndpoint):
     async def on_connect(self, websocket: WebSocket) -> None:
         """Lets the client in, or accepts only to say why not: before the handshake a browser would not see it."""
         self.chat = websocket.app.state.chat
-        if self.chat.draining:
-            await websocket.send_denial_response(restarting())
+        if refused := self._refused_unseen(websocket):
+            await websocket.send_denial_response(refused)
             return
-        _look_for_proxy(websocket)
+        handshake = _handshake(websocket)
         refusal = None
         try:
-            self.connection = self.chat.admit(*_identity(websocket))
+            self.connection = self.chat.admit(handshake)
         except ConnectionRefused as error:
             refusal = error
         try:
-            offered = SUBPROTOCOL in websocket.scope["subprotocols"]
-            await websocket.accept(subprotocol=SUBPROTOCOL if offered else None)
+            await websocket.accept(subprotocol=SUBPROTOCOL if handshake.provable else None)
             limit = websocket.app.state.settings.ws_send_buffer
             self.outbox = open_outbox(self.scope, self.send, limit, self._give_up)
             if refusal:
@@ -86,6 +86,9 @@ class ChatEndpoint(WebSocketEndpoint):
             self._handle(self.connection, self.outbox, data)
         except ChatError as error:
             self.outbox.write(Batch([frames.error_frame(error, frames.nonce_of(data))]))
+            bad = isinstance(error, InvalidFrame | UnsupportedData)
+            if bad and self.chat.is_flood(self.connection, bad=True):
+                self.outbox.close(CloseCode.FLOOD)
         except Exception as error:
             logger.exception("WebSocket error: %s", type(error).__name__)
             self.outbox.close(CloseCode.OUR_FAULT)
@@ -98,7 +101,19 @@ class ChatEndpoint(WebSocketEndpoint):
         if self.outbox:
             await self.outbox.release()
 
+    def _refused_unseen(self, websocket: WebSocket) -> Response | None:
+        """The HTTP answer for who is not even let in to be told why."""
+        settings: Settings = websocket.app.state.settings
+        scheme = "https" if websocket.url.scheme == "wss" else "http"
+        own = [f"{scheme}://{websocket.headers.get('host', '')}", settings.public_url]
+        if not security.origin_allowed(websocket.headers.getlist("origin"), own, settings.cors_origins):
+            return wrong_origin()
+        return restarting() if self.chat.draining else None
+
     def _handle(self, connection: Connection, outbox: Outbox, data: str | bytes) -> None:
+        if self.chat.is_flood(connection, bad=False):
+            outbox.close(CloseCode.FLOOD)
+            return
         if len(data) > frames.MAX_FRAME or (isinstance(data, str) and len(data.encode()) > frames.MAX_FRAME):
             outbox.close(CloseCode.TOO_BIG)
             return
@@ -121,22 +136,31 @@ class ChatEndpoint(WebSocketEndpoint):
             self._task.cancel()
 
 
-def _identity(websocket: WebSocket) -> tuple[str | None, str]:
-    """The username asked for (given twice, the last counts) and the client's address."""
-    return websocket.query_params.get("username"), websocket.client.host if websocket.client else ""
+def _handshake(websocket: WebSocket) -> Handshake:
+    """What the newcomer brings. (A username given twice: the last counts.)"""
+    host = websocket.client.host if websocket.client else ""
+    return Handshake(
+        username=websocket.query_params.get("username"),
+        address=host,
+        limit_key=security.limit_key(host, _behind_unknown_proxy(websocket, host)),
+        subprotocols=tuple(websocket.scope["subprotocols"]),
+    )
 
 
-def _look_for_proxy(websocket: WebSocket) -> None:
-    """Says once that a proxy is not believed: all its visitors then share one address.
+def _behind_unknown_proxy(websocket: WebSocket, host: str) -> bool:
+    """Whether the peer sent forwarded addresses and is not believed, which is logged once.
 
-    A server that believed it has put the visitor's address, which the header names, in the place of the proxy's.
+    A server that believed it has put the visitor's address, which the header names, in the place of the peer's.
     """
-    forwarded, peer = websocket.headers.get("x-forwarded-for"), websocket.client
-    if forwarded and peer and peer.host not in forwarded and not getattr(websocket.app.state, "proxy_seen", False):
+    forwarded = websocket.headers.get("x-forwarded-for")
+    if not forwarded or host in forwarded:
+        return False
+    if not getattr(websocket.app.state, "proxy_seen", False):
         websocket.app.state.proxy_seen = True
         logger.warning(
             "X-Forwarded-For from %s is not believed, so all visitors behind it share one address. "
             "If it is your proxy, set FORWARDED_ALLOW_IPS=%s",
-            peer.host,
-            peer.host,
+            host,
+            host,
         )
+    return True

@@ -14,8 +14,10 @@ from starlette.testclient import TestClient
 from app.config import Settings
 from app.main import create_app
 from tests.running import COMMANDS, RunningServer
+from tests.running import UNLIMITED as VARIABLES
 
 Start = Callable[..., RunningServer]
+UNLIMITED = {name.lower(): int(value) for name, value in VARIABLES.items()}
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def client() -> Iterator[Callable[..., TestClient]]:
     with ExitStack() as stack:
 
         def start(**changes: Any) -> TestClient:
-            settings = Settings.model_validate({"engine_url": "memory://", **changes})
+            settings = Settings.model_validate({"engine_url": "memory://", **UNLIMITED, **changes})
             return stack.enter_context(TestClient(create_app(settings), raise_server_exceptions=False))
 
         yield start

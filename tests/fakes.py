@@ -11,6 +11,7 @@ from typing import Any
 from app.batch import Batch
 from app.exceptions import CloseCode
 from app.message import Draft
+from app.registry import Connection, ConnectionRegistry, Session
 
 decoded = functools.lru_cache(maxsize=50_000)(json.loads)  # a broadcast frame is the same for everyone
 
@@ -66,3 +67,9 @@ class FakeOutbox:
 def draft(text: str, nonce: str | None = None, session: str = "session", timestamp: float = 1e9) -> Draft:
     """A draft with an id of its own."""
     return Draft(str(uuid.uuid4()), session, "ada", text, text, timestamp, nonce)
+
+
+def admit(registry: ConnectionRegistry, username: str, address: str) -> Connection:
+    """A slot and a name for somebody whose client knows no tokens."""
+    registry.check_capacity(None)
+    return registry.admit(Session(username, address), None)

@@ -20,6 +20,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 ROOT = Path(__file__).parent.parent
+# All clients of a test come from one address, and write as fast as they can.
+UNLIMITED = dict.fromkeys(
+    ("WS_MAX_CONNECTIONS_PER_IP", "RATE_LIMIT_MESSAGES", "RATE_LIMIT_ADDRESS", "RATE_LIMIT_JOINS"), "0"
+)
 COMMANDS = {
     "app": ["-m", "app"],
     "uvicorn": ["-m", "uvicorn", "app.main:app", "--host", "127.0.0.1", "--port", "{port}"],
@@ -39,7 +43,7 @@ class RunningServer:
         self.command = [sys.executable, *(part.format(port=self.port) for part in command)]
         database = folder / "chat.db"
         self.variables = {"HOST": "127.0.0.1", "PORT": str(self.port), "ENGINE_URL": f"sqlite:///{database}"}
-        self.variables |= variables
+        self.variables |= {**UNLIMITED, **variables}
         self.log_file = folder / f"{self.port}.log"
         self.process: subprocess.Popen[bytes]
 
@@ -102,7 +106,8 @@ class RunningServer:
     async def connect(self, username: str, query: str = "", **options: Any) -> AsyncIterator[Client]:
         """A client in the room, which has not read anything yet."""
         url = f"ws://127.0.0.1:{self.port}/ws/chat?username={username}{query}"
-        async with connect(url, **options) as socket:
+        # With a bounded queue, a client that leaves frames unread takes ten seconds to close.
+        async with connect(url, **{"max_queue": None, **options}) as socket:
             yield Client(socket)
 
     def raw(self, username: str, receive_buffer: int = 0) -> socket.socket:

@@ -15,12 +15,14 @@ from app import chat as chat_module
 from app import registry as registry_module
 from app.chat import Chat
 from app.config import Settings
+from app.credentials import Handshake
 from app.engines import open_engine
 from app.exceptions import ChatError, InvalidUsername, MessageTooLong
 from app.frames import Post
 from app.log import LineFormatter
 from app.outbox import QueueOutbox
 from app.registry import Connection, ConnectionRegistry
+from tests.conftest import UNLIMITED
 from tests.fakes import FakeOutbox
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +34,7 @@ class Member:
     def __init__(self, chat: Chat, name: str, address: str, epoch: str | None, since: str | None) -> None:
         self.chat = chat
         self.outbox = FakeOutbox()
-        self.connection: Connection = chat.admit(name, address)
+        self.connection: Connection = chat.admit(Handshake(name, address, None))
         chat.join(self.connection, self.outbox, epoch, since)
 
     def say(self, text: str, nonce: str | None = None) -> None:
@@ -66,7 +68,7 @@ class Room:
     """A chat with its members."""
 
     def __init__(self, **changes: Any) -> None:
-        settings = Settings.model_validate({"engine_url": "memory://", "app_name": "Test", **changes})
+        settings = Settings.model_validate({"engine_url": "memory://", "app_name": "Test", **UNLIMITED, **changes})
         self.registry = ConnectionRegistry(settings.ws_max_connections)
         self.engine = open_engine(settings)
         self.chat = Chat(settings, self.registry, self.engine)
@@ -118,6 +120,7 @@ async def test_newcomer_gets_history_session_and_user_count_first(room: Open) ->
     ada = here.join("ada")
     assert [frame["type"] for frame in ada.outbox.frames] == ["history", "session", "user_count"]
     assert (ada.history["recovered"], ada.seqs) == (False, [1, 2])
+    assert ada.outbox.frames[1]["data"].pop("token").startswith("s1.ada.")
     assert ada.outbox.frames[1]["data"] == {
         "username": "ada",
         "role": "visitor",
@@ -190,7 +193,7 @@ async def test_limits_are_the_settings(room: Open) -> None:
     with pytest.raises(MessageTooLong):
         ada.say("four")
     with pytest.raises(InvalidUsername):
-        here.chat.admit("adam", "a")
+        here.chat.admit(Handshake("adam", "a", None))
     other = await room(block_dangerous_markup=False)
     bob = other.join("bob")
     bob.say("<script>")
@@ -279,7 +282,7 @@ async def test_reader_survives_a_full_batch_with_the_smallest_send_buffer(room: 
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message.get("code", "frame"))
 
-    reader = here.chat.admit("reader", "a")
+    reader = here.chat.admit(Handshake("reader", "a", None))
     outbox = QueueOutbox(send, smallest, lambda: None)
     here.chat.join(reader, outbox, None, None)
     await settle()  # it has read all
@@ -382,7 +385,7 @@ async def test_user_count_falls_when_a_newcomer_goes_before_it_joined(
     await ada.outbox.until("user_count", 2)
     await bob.leave()
     await ada.outbox.until("user_count", 3)
-    back = here.chat.admit("bob", "a")
+    back = here.chat.admit(Handshake("bob", "a", None))
     await ada.outbox.until("user_count", 4)
     here.chat.leave(back)
     await settle()
@@ -392,7 +395,7 @@ async def test_user_count_falls_when_a_newcomer_goes_before_it_joined(
 async def test_newcomer_that_never_joined_leaves_nothing_behind(room: Open, at_once: None) -> None:
     here = await room()
     ada = here.join("ada")
-    newcomer = here.chat.admit("bob", "a")
+    newcomer = here.chat.admit(Handshake("bob", "a", None))
     here.chat.leave(newcomer)
     here.chat.leave(newcomer)
     await settle()

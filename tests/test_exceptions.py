@@ -10,6 +10,7 @@ from app.exceptions import (
     ConnectionRefused,
     InvalidUsername,
     MessageTooLong,
+    RateLimited,
     ServerFull,
 )
 
@@ -32,7 +33,11 @@ CONTRACT_CODES = {
     "username_taken", "banned", "invalid_frame", "unsupported_data", "empty_message", "message_too_long",
     "blocked_content", "nonce_reused", "unavailable",
 }  # fmt: skip
-ARGUMENTS: dict[type[ChatError], tuple[int, ...]] = {MessageTooLong: (1001, 1000), InvalidUsername: (50,)}
+ARGUMENTS: dict[type[ChatError], tuple[float, ...]] = {
+    RateLimited: (1.5,),
+    MessageTooLong: (1001, 1000),
+    InvalidUsername: (50,),
+}
 
 
 def kinds(root: type[ChatError] = ChatError) -> list[type[ChatError]]:
@@ -62,6 +67,7 @@ def test_chat_error_has_a_code_of_the_contract_and_a_sentence(kind: type[ChatErr
     assert error.code in CONTRACT_CODES
     assert str(error)[0].isupper()
     assert str(error).endswith(".")
+    assert error.retry_after is None or error.retry_after > 0
 
 
 def test_codes_are_unique() -> None:

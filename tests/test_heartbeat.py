@@ -11,7 +11,7 @@ import pytest
 from app.exceptions import CloseCode
 from app.heartbeat import Heartbeat
 from app.registry import Connection, ConnectionRegistry
-from tests.fakes import Clock, FakeOutbox
+from tests.fakes import Clock, FakeOutbox, admit
 
 pytestmark = pytest.mark.anyio
 
@@ -42,11 +42,11 @@ class Room:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.registry = ConnectionRegistry(10, self.clock)
+        self.registry = ConnectionRegistry(10, clock=self.clock)
         self.silent, self.talkative = self.join("silent")[1], self.join("talkative")[1]
 
     def join(self, name: str) -> tuple[Connection, Pinged]:
-        connection, outbox = self.registry.admit(name, "a"), Pinged(self.clock)
+        connection, outbox = admit(self.registry, name, "a"), Pinged(self.clock)
         self.registry.open(connection, outbox)
         return connection, outbox
 

@@ -20,6 +20,8 @@ from app.engines import base
 from app.exceptions import CloseCode
 from app.main import create_app
 from app.registry import ConnectionRegistry
+from tests.conftest import UNLIMITED
+from tests.fakes import admit
 
 NewClient = Callable[..., TestClient]
 URL = "/ws/chat?username=ada"
@@ -302,7 +304,7 @@ async def app(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
     monkeypatch.setattr(chat_module, "LEAVE_DELAY", 0)
     monkeypatch.setattr(outbox_module, "CLOSE_TIMEOUT", 0.01)
     caplog.set_level(logging.INFO, "app")
-    app = create_app(Settings(engine_url="memory://", ws_send_buffer=65_536))
+    app = create_app(Settings.model_validate({"engine_url": "memory://", "ws_send_buffer": 65_536, **UNLIMITED}))
     registry: ConnectionRegistry = app.state.registry
     async with app.router.lifespan_context(app):
         yield app
@@ -310,7 +312,7 @@ async def app(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
             await asyncio.sleep(0)
         assert (len(registry), registry.users, registry.outboxes()) == (0, 0, [])
         assert not [task for task in asyncio.all_tasks() if task.get_name() == "outbox"]
-        registry.admit("ada", "another address")  # the name is free
+        admit(registry, "ada", "another address")  # the name is free
     told = [entry.getMessage() for entry in caplog.records]
     assert told.count("User connected: ada") == told.count("User disconnected: ada")
 

@@ -42,12 +42,13 @@ class Pending(NamedTuple):
 class Engine(ABC):
     """Stores drafts and delivers them as messages.
 
-    `epoch` names the store, `seq` is the newest message's, `healthy` tells whether the store took the last batch.
-    All three hold from `start` on.
+    `epoch` names the store, `seq` is the newest message's, `secret` is a random one that is kept with the store, and
+    `healthy` tells whether the store took the last batch. All of them hold from `start` on.
     """
 
     epoch: str
     seq: int
+    secret: str
 
     def __init__(self, keep: int, batch_bytes: int) -> None:
         """`batch_bytes`: what the frames of one batch may take together, so that it fits into every outbox."""

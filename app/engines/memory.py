@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from collections import OrderedDict
 
@@ -19,7 +20,7 @@ class MemoryEngine(Engine):
         self._nonces: OrderedDict[tuple[str, str], Message] = OrderedDict()
 
     async def _open(self) -> list[Message]:
-        self.epoch, self.seq = str(uuid.uuid4()), 0
+        self.epoch, self.seq, self.secret = str(uuid.uuid4()), 0, secrets.token_hex(32)
         return []
 
     async def _store(self, drafts: list[Draft]) -> list[Message]:

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import operator
 import os
+import secrets
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ T = TypeVar("T")
 # Step n takes a database from schema version n to n + 1; steps are only ever added.
 SCHEMA = (
     """
-    CREATE TABLE room (epoch TEXT NOT NULL, probes INTEGER NOT NULL);
+    CREATE TABLE room (epoch TEXT NOT NULL, secret TEXT NOT NULL, probes INTEGER NOT NULL);
     CREATE TABLE message (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL,
@@ -42,8 +43,8 @@ SCHEMA = (
     CREATE UNIQUE INDEX message_by_nonce ON message (session, nonce) WHERE nonce IS NOT NULL;
     """,
 )
-NEW_ROOM = "INSERT INTO room (epoch, probes) VALUES (?, 0)"
-EPOCH = "SELECT epoch FROM room"
+NEW_ROOM = "INSERT INTO room (epoch, secret, probes) VALUES (?, ?, 0)"
+ROOM = "SELECT epoch, secret FROM room"
 # AUTOINCREMENT keeps the highest seq ever given here, also when that message is gone.
 LAST_SEQ = "SELECT seq FROM sqlite_sequence WHERE name = 'message'"
 PROBE = "UPDATE room SET probes = probes + 1"
@@ -96,7 +97,7 @@ class SQLiteEngine(Engine):
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         _migrate(db, version)
-        self.epoch = db.execute(EPOCH).fetchone()[0]
+        self.epoch, self.secret = db.execute(ROOM).fetchone()
         self.seq = (db.execute(LAST_SEQ).fetchone() or (0,))[0]
         return [Message(*row) for row in reversed(db.execute(NEWEST, (self.keep,)).fetchall())]
 
@@ -145,7 +146,7 @@ def _migrate(db: sqlite3.Connection, version: int) -> None:
             for statement in filter(str.strip, step.split(";")):
                 db.execute(statement)
             if number == 0:
-                db.execute(NEW_ROOM, (str(uuid.uuid4()),))
+                db.execute(NEW_ROOM, (str(uuid.uuid4()), secrets.token_hex(32)))
         db.execute(f"PRAGMA user_version = {len(SCHEMA)}")
 
 
