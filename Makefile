@@ -4,11 +4,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve test check format bench clean
+.PHONY: help run serve test check format bench demo-client clean
 
 help: ## Show this list
 	@echo "Portfolio Backend: a chat room for your portfolio site. Settings are in .env."
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 run: .venv/run .env ## Serve on http://localhost:8000 and start again whenever the code changes
 	@$(BIN)/python -m app --reload
@@ -16,7 +16,7 @@ run: .venv/run .env ## Serve on http://localhost:8000 and start again whenever t
 serve: .venv/run .env ## Serve without watching the code
 	@exec $(BIN)/python -m app
 
-test: .venv/dev ## Run all tests
+test: .venv/dev ## Run all tests (about four minutes)
 	@$(BIN)/python -m pytest
 
 check: .venv/dev ## Check format, style and types
@@ -31,6 +31,9 @@ format: .venv/dev ## Put the code into shape
 bench: .venv/run ## Measure throughput, latency and memory (half a minute)
 	@$(BIN)/python tests/bench/bench.py
 
+demo-client: .venv/run ## Join the room from this terminal
+	@$(BIN)/python -m app.demo_client
+
 clean: ## Remove what the other commands made, but never data/ or .env
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov
 
@@ -42,7 +45,7 @@ clean: ## Remove what the other commands made, but never data/ or .env
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or later is needed, and $(PYTHON) is not installed."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed, and $(PYTHON) is %d.%d. Name another one: make run PYTHON=python3.12" % sys.version_info[:2])'
 	@echo "Making .venv"
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "Could not make .venv. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
 .venv/run: .venv/bin/python requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import errno
 import socket
 import sys
 from typing import Any
@@ -33,10 +34,10 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         listener.bind((settings.host, settings.port))
     except OSError as error:
-        sys.exit(
-            f"Can't listen on {settings.host}, port {settings.port}: {error.strerror}. "
-            f"Stop the other program, or choose another port: PORT={settings.port + 1} make run"
-        )
+        taken = error.errno == errno.EADDRINUSE
+        advice = f"Stop the other program, or choose another port, such as PORT={settings.port + 1}"
+        advice = advice if taken else "HOST must be an address of this machine, such as 127.0.0.1 or 0.0.0.0"
+        sys.exit(f"Can't listen on {settings.host}, port {settings.port}: {error.strerror}. {advice}.")
     listener.set_inheritable(True)
     return listener
 

@@ -30,10 +30,10 @@ def _split(value: object) -> object:
 
 def _origin(value: str) -> str:
     """RFC 6454: an origin is scheme, host and port; a path or a trailing slash would never match one."""
-    scheme, separator, host = value.lower().rstrip("/").partition("://")
-    if value != "*" and (not separator or not scheme or not host or set(host) & set("/?#@ ")):
-        raise ValueError(f"{value!r} is no origin")
-    return value if value == "*" else f"{scheme}://{host}"
+    origin = value.lower().rstrip("/")
+    if value != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[^\s/?#@\[\]\"',:]+)(:\d+)?", origin):
+        raise ValueError("no origin")
+    return origin
 
 
 def _public_url(value: str) -> str:

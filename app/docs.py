@@ -27,7 +27,7 @@ REVALIDATE = {"Cache-Control": "no-cache"}
 _SWAGGER = "https://unpkg.com/swagger-ui-dist@5.35.0"
 _SWAGGER_JS = "sha384-gjRm0bEPMeTmMh5jT2cHccIwCUZSTd8YC+j0d0sXw0MdGEfScduGpSyF3ZSSLkX9"
 _SWAGGER_CSS = "sha384-WlYgdmXYOOBWL5apwjDEZwN+U3HmXSSu5R6V5aGxEcf7z+KuRNwBhoxKVN1i3D5I"
-_SCRIPT = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true})'
+_SCRIPT = 'window.SwaggerUIBundle && SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true})'
 _SCRIPT_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
 _SWAGGER_PAGE = f"""<!doctype html>
 <html lang="en">
@@ -35,10 +35,12 @@ _SWAGGER_PAGE = f"""<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>HTTP API</title>
 <link rel="icon" href="data:,">
+<style>:root {{ color-scheme: light dark }} body {{ font: 1rem/1.6 system-ui, sans-serif; margin: 2rem }}</style>
 <link rel="stylesheet" href="{_SWAGGER}/swagger-ui.css" integrity="{_SWAGGER_CSS}" crossorigin="anonymous">
 <div id="swagger-ui">
-  <p>Swagger UI comes from unpkg.com, which this browser has not reached yet.
-  The plain documents are <a href="openapi.json">openapi.json</a> and <a href="asyncapi.json">asyncapi.json</a>.</p>
+  <h1>HTTP API</h1>
+  <p>This page shows Swagger UI from unpkg.com as soon as the browser has loaded it. The plain documents are
+  <a href="openapi.json">openapi.json</a> and <a href="asyncapi.json">asyncapi.json</a>; <a href=".">back</a>.</p>
 </div>
 <script src="{_SWAGGER}/swagger-ui-bundle.js" integrity="{_SWAGGER_JS}" crossorigin="anonymous"></script>
 <script>{_SCRIPT}</script>

@@ -165,7 +165,7 @@ _client_frame: TypeAdapter[ClientFrame] = TypeAdapter(Annotated[ClientFrame, Fie
 
 # pydantic's own sentences quote what was sent, so each kind of fault gets one of ours.
 _FAULTS = {
-    "json_invalid": "This is not JSON. Send one JSON object in each text frame.",
+    "json_invalid": "This is not JSON, or holds half a character. Send one JSON object in each text frame.",
     "dict_type": 'A frame is a JSON object, such as {"type": "message", "content": "Hello"}.',
     "union_tag_not_found": 'The frame has no "type". Known types are "message", "ping" and "pong".',
     "union_tag_invalid": 'The frame\'s "type" is unknown. Known types are "message", "ping" and "pong".',

@@ -20,12 +20,13 @@ HEADER_TIMEOUT = 10.0  # seconds in which a connection must have sent a whole re
 HEADER_LIMIT = 65_536  # bytes
 CLOSE_TIMEOUT = 5.0  # seconds that a peer may take to read up to its close frame, before it is cut off
 SHUTDOWN_TIMEOUT = 0.5  # seconds that a peer may take at the server's end
+INBOX_LIMIT = 64  # events that may wait for the app before the parser waits for it
 SLICE = 4096  # bytes that are parsed before the flood limit is looked at again
 FLOOD_FRAMES = 200  # pings, pongs and continuation frames that a peer may send in
 FLOOD_SECONDS = 10.0
 
-WRITABLE = asyncio.Event()  # always set
-WRITABLE.set()
+WRITABLE = asyncio.Event()
+WRITABLE.set()  # for ever
 
 
 class Inbox:
@@ -38,9 +39,12 @@ class Inbox:
         self._taken = 0
         self._waiter: asyncio.Future[None] | None = None
 
+    def __len__(self) -> int:
+        return len(self._events) - self._taken
+
     def empty(self) -> bool:
-        """Whether nothing waits."""
-        return self._taken == len(self._events)
+        """As asyncio.Queue has it."""
+        return not len(self)
 
     def put_nowait(self, event: Any) -> None:
         """Adds an event."""
@@ -71,14 +75,15 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         *("handshake_complete", "handshake_initiated", "initial_response", "last_ping_rtt", "logger", "loop"),
         *("pending_ping_payload", "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer", "pong_timer"),
         *("queue", "read_paused", "request", "response", "root_path", "scheme", "scope", "server", "tasks"),
-        *("transport", "writable", "deaf", "flood_count", "flood_until"),
+        *("transport", "writable", "deaf", "flood_count", "flood_until", "inbox", "unparsed"),
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.deaf = False
         self.flood_count, self.flood_until = 0, 0.0
-        self.queue = Inbox()  # type: ignore[assignment]
+        self.unparsed = b""
+        self.queue = self.inbox = Inbox()  # type: ignore[assignment]
         self.writable = WRITABLE
 
     def handle_connect(self, event: Request) -> None:
@@ -86,8 +91,6 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.response.status_code == 101:
             cast(dict[str, object], self.scope["extensions"])[DIRECT] = self
-
-    # For the app
 
     def close(self, code: int, reason: str) -> None:
         """Writes a close frame after what waits, and cuts off a peer that does not read up to it."""
@@ -108,8 +111,6 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.close_timer.cancel()
         self.close_timer = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
 
-    # Below the app
-
     async def send(self, message: Any) -> None:
         """Nobody asks for the request after the handshake, and it would be a fifth of an idle connection's memory."""
         await super().send(message)
@@ -124,11 +125,22 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """See `pause_writing`."""
 
     def data_received(self, data: bytes) -> None:
+        """Keeps what came until the app has dealt with what came before it."""
+        self.unparsed += data
+        self.parse()
+
+    def parse(self) -> None:
         """Parses in slices, so that a flood is noticed before all of it has cost its time."""
-        for start in range(0, len(data), SLICE):
-            if self.deaf:
-                return
-            super().data_received(data[start : start + SLICE] if len(data) > SLICE else data)
+        while self.unparsed and not self.deaf and len(self.inbox) < INBOX_LIMIT:
+            part, self.unparsed = self.unparsed[:SLICE], self.unparsed[SLICE:]
+            super().data_received(part)
+
+    async def receive(self) -> Any:
+        """The next event for the app."""
+        event = await super().receive()
+        if self.unparsed and self.inbox.empty():
+            self.parse()
+        return event
 
     def handle_ping(self) -> None:
         """Answered by the parser; counted here."""

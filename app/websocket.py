@@ -159,7 +159,7 @@ def _behind_unknown_proxy(websocket: WebSocket, host: str) -> bool:
         websocket.app.state.proxy_seen = True
         logger.warning(
             "X-Forwarded-For from %s is not believed, so all visitors behind it share one address. "
-            "If it is your proxy, set FORWARDED_ALLOW_IPS=%s",
+            "If it is your proxy, add %s to FORWARDED_ALLOW_IPS",
             host,
             host,
         )

@@ -67,4 +67,4 @@ async def test_a_proxy_that_is_not_trusted_is_said_once(start: Start) -> None:
         async with server.connect(name, additional_headers={"X-Forwarded-For": "1.2.3.4"}) as client:
             await client.read("history")
     assert server.log().count("is not believed") == 1
-    assert "FORWARDED_ALLOW_IPS=127.0.0.1" in server.log()
+    assert "add 127.0.0.1 to FORWARDED_ALLOW_IPS" in server.log()

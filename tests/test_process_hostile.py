@@ -92,6 +92,20 @@ async def test_a_flood_of_hidden_frames_is_closed(start: Start, first: bytes, fl
         await until(lambda: server.get("/api/stats").json()["active_users"] == 1)
 
 
+async def test_a_flood_of_messages_in_one_piece_is_closed_and_costs_the_others_nothing(start: Start) -> None:
+    server = start(RATE_LIMIT_MESSAGES="10")
+    pong = b'\x81\x8f\x00\x00\x00\x00{"type":"pong"}'
+    async with server.connect("ada") as ada:
+        with server.raw("flood") as peer:
+            before = memory(server)
+            flooding = asyncio.create_task(asyncio.to_thread(flood, peer, pong * 100_000))
+            await ada.say("still there?")
+            assert (await ada.read("message"))["data"]["content"] == "still there?"
+            assert struct.pack(">H", 4501) in await asyncio.to_thread(drain, peer)
+            await flooding
+        assert memory(server) - before < 24 * 2**20
+
+
 async def test_pings_at_a_usual_rate_are_answered(start: Start) -> None:
     server = start()
     async with server.connect("ada") as ada:

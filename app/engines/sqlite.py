@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import operator
 import os
 import secrets
@@ -24,6 +25,8 @@ from app.exceptions import StoreError
 from app.message import Draft, Message
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 # Step n takes a database from schema version n to n + 1; steps are only ever added.
 SCHEMA = (
@@ -75,6 +78,8 @@ class SQLiteEngine(Engine):
         self._db: sqlite3.Connection | None = None
 
     async def _open(self) -> list[Message]:
+        if self._path.is_dir():
+            raise StoreError(f"{self._path} is a directory. Name a file in it in ENGINE_URL.")
         with _faults_of(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -83,6 +88,8 @@ class SQLiteEngine(Engine):
 
     async def _take_lock(self, lock: int) -> None:
         deadline = asyncio.get_running_loop().time() + self._lock_timeout
+        if not _locked(lock):
+            logger.info("%s is in use; waiting up to %g s for the other process", self._path, self._lock_timeout)
         while not _locked(lock):
             if asyncio.get_running_loop().time() >= deadline:
                 raise StoreError(
