@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn.config
 
 from app import server
-from app.config import Settings, SettingsError, load_settings
+from app.config import Settings, load_settings
 
 
 def main() -> None:
@@ -20,10 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m app", description="Serves the chat. Settings: see .env.example.")
     parser.add_argument("--reload", action="store_true", help="start again whenever the code changes")
     arguments = parser.parse_args()
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        sys.exit(f"The settings are wrong, so the start stops here.\n{error}")
+    settings = load_settings()  # app.main has looked at them already, and ended the start if they are wrong
     server.run(settings, _listen(settings), arguments.reload, _log_config(settings))
 
 

@@ -18,7 +18,7 @@ from app.batch import Batch
 from app.config import Settings
 from app.credentials import Handshake
 from app.engines import Engine
-from app.exceptions import ChatError, CloseCode
+from app.exceptions import ChatError, CloseCode, Unavailable
 from app.history import History
 from app.message import Draft, Message
 from app.outbox import Outbox
@@ -187,6 +187,8 @@ class Chat:
 
     def post(self, connection: Connection, outbox: Outbox, post: frames.Post) -> None:
         """Accepts a message and returns before it is stored. Raises ChatError."""
+        if self.draining:
+            raise Unavailable
         settings, session = self._settings, connection.session
         self._admission.check_rate(connection)
         text = security.clean_text(post.content, settings.max_message_length, settings.block_dangerous_markup)

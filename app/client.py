@@ -56,10 +56,6 @@ def backoff(attempt: int, jitter: float) -> float:
     return jitter * min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(attempt, 10))
 
 
-def _ignore(_: object, __: object = None) -> None:
-    pass
-
-
 class ChatClient:
     """Stays in the room while its context is open, and posts each message exactly once.
 
@@ -71,9 +67,9 @@ class ChatClient:
         self,
         url: str,
         name: str,
-        on_message: Callable[[Frame], object] = _ignore,
-        on_frame: Callable[[Frame], object] = _ignore,
-        on_state: Callable[[State, str], object] = _ignore,
+        on_message: Callable[[Frame], object] = lambda _: None,
+        on_frame: Callable[[Frame], object] = lambda _: None,
+        on_state: Callable[[State, str], object] = lambda _, __: None,
         jitter: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
@@ -87,13 +83,13 @@ class ChatClient:
         self._jitter, self._sleep = jitter, sleep
         self._posts = Posts()
         self._seen: dict[str, None] = {}  # ids, oldest first
+        self._patience = FIRST_PATIENCE
         self._attempt = 0
         self._reset()
 
     def _reset(self) -> None:
         """Forgets what belongs to one connection."""
         self._posts.hold()
-        self._patience = FIRST_PATIENCE
         self._refusal, self._at_least = "", 0.0  # the last frame, if it was an error: why, and seconds to stay away
 
     async def __aenter__(self) -> Self:
@@ -183,6 +179,9 @@ class ChatClient:
                     if frame["type"] == "ping":
                         await socket.send(PONG)  # in time as well: it can't be sent to a server that reads nothing
                 self._take(frame)
+        except asyncio.CancelledError:
+            await socket.close()  # says goodbye; the library would say that something went wrong
+            raise
         except TimeoutError:
             socket.transport.abort()  # who is silent would not answer a goodbye either
             return BROKEN, f"Nothing was heard for {self._patience:.1f} s."

@@ -191,10 +191,14 @@ def load_settings(environ: Mapping[str, str] = os.environ, env_file: Path = Path
 
     An empty value counts as not set, except where a list may be empty.
     """
-    values = _read(env_file) | dict(environ)
-    given = {name: values[name.upper()] for name in Settings.model_fields if values.get(name.upper()) is not None}
+    given = {}
+    for source in (_read(env_file), environ):
+        for name in Settings.model_fields:
+            value = source.get(name.upper())
+            if value is not None and (value.strip() or name in LISTS):
+                given[name] = value
     try:
-        return Settings.model_validate({name: v for name, v in given.items() if v.strip() or name in LISTS})
+        return Settings.model_validate(given)
     except ValidationError as error:
         faults = [_explain(fault, given) for fault in error.errors(include_url=False)]
         raise SettingsError("\n".join(dict.fromkeys(faults))) from None

@@ -18,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketClose
 
 from app import api, docs, log, tasks
 from app.chat import Chat
@@ -26,6 +27,7 @@ from app.engines import open_engine
 from app.exceptions import StoreError
 from app.heartbeat import Heartbeat
 from app.registry import ConnectionRegistry
+from app.responses import not_found
 from app.websocket import ChatEndpoint
 
 logger = logging.getLogger(__name__)
@@ -75,11 +77,22 @@ def create_app(settings: Settings) -> Starlette:
         exception_handlers={HTTPException: api.http_error},
         lifespan=lifespan,
     )
+    app.router.default = nothing_here
     app.router.redirect_slashes = False  # `/health/` is not there, and a redirect would name our scheme and host
     app.state.settings = settings
     app.state.registry = ConnectionRegistry(settings.ws_max_connections, settings.ws_max_connections_per_ip)
     app.state.chat = Chat(settings, app.state.registry, open_engine(settings))
     return app
+
+
+async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    """Whatever no route is for. Starlette would answer a WebSocket with an empty 403."""
+    if scope["type"] == "websocket" and "websocket.http.response" in scope.get("extensions", {}):
+        await WebSocket(scope, receive, send).send_denial_response(not_found())
+    elif scope["type"] == "websocket":
+        await WebSocketClose()(scope, receive, send)
+    else:
+        raise HTTPException(404)
 
 
 @contextlib.asynccontextmanager

@@ -37,7 +37,7 @@ class Outbox(Protocol):
         """Sends a batch after all earlier ones. Closes a client that has not read enough of them (4001)."""
 
     def close(self, code: CloseCode) -> None:
-        """Sends what waits, then the close frame. What waits for a client that is too slow is dropped."""
+        """Sends what waits, then the close frame. A client that does not read that far is cut off."""
 
     async def release(self) -> None:
         """Frees what the outbox holds, when the connection has ended. Safe to call again."""

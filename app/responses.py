@@ -39,8 +39,16 @@ class Error(BaseModel):
 
 
 def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A model as JSON."""
-    return Response(model.model_dump_json(exclude_none=True), status, headers, media_type="application/json")
+    """A model as JSON. Nothing may keep it: each of these is true only now."""
+    fixed = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    body = model.model_dump_json(exclude_none=True)
+    return Response(body, status, {**(headers or {}), **fixed}, media_type="application/json")
+
+
+def not_found() -> Response:
+    """404 for a WebSocket that asks for what is not there."""
+    message = "There is nothing at this address. The room is at /ws/chat."
+    return answer(Error(error=ErrorDetail(code="not_found", message=message)), 404)
 
 
 def wrong_origin() -> Response:

@@ -129,14 +129,18 @@ def runs(text: str) -> bool:
 
 
 def _has_running_attribute(text: str) -> bool:
-    seen: set[int] = set()  # a tag inside another's attributes joins its parse; this keeps the whole linear
+    # Each character is looked at once: a tag inside another's attributes joins its parse, and one that begins inside an
+    # unquoted value is none, for nothing that could hide a tag from us ends without the `>` that ends the value.
+    seen: set[int] = set()
+    unquoted_until = 0
     for tag in _TAG.finditer(text):
-        position = tag.end()
-        while position not in seen and (attribute := _ATTRIBUTE.match(text, position)):
+        position = tag.end() if tag.start() >= unquoted_until else -1
+        while position >= 0 and position not in seen and (attribute := _ATTRIBUTE.match(text, position)):
             seen.add(position)
             if _runs_as_attribute(attribute[1].lower(), attribute[2] or attribute[3] or attribute[4] or ""):
                 return True
             position = attribute.end()
+            unquoted_until = max(unquoted_until, attribute.end(4))
     return False
 
 
@@ -144,5 +148,6 @@ def _runs_as_attribute(name: str, value: str) -> bool:
     if name.startswith("on") and name[2:].isalpha():
         return bool(value.strip()) and not value.startswith("=")  # `a<b && onclose == c` is no handler
     if _URL_ATTRIBUTE.fullmatch(name):
-        return _URL_SPACE.sub("", html.unescape(value)).lower().startswith(("javascript:", "vbscript:"))
+        urls = _URL_SPACE.sub("", html.unescape(value)).lower().split(";" if name == "values" else "\n")
+        return any(url.startswith(("javascript:", "vbscript:")) for url in urls)
     return False

@@ -11,8 +11,8 @@ import logging
 import os
 import resource
 import socket
-import sys
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -22,7 +22,8 @@ from uvicorn.supervisors import ChangeReload
 from app import log, main
 from app.config import Settings
 from app.frames import MAX_FRAME
-from app.protocols import RequestProtocol, SocketProtocol
+from app.request_protocol import RequestProtocol
+from app.socket_protocol import SocketProtocol
 
 GC_THRESHOLD = 20_000  # objects, about 300 connections' worth
 SPARE_FILES = 256  # for the store, the log, and peers that are being refused
@@ -39,6 +40,7 @@ class Server(uvicorn.Server):
         self.settings = settings
         self.spread = spread
         self.out_of_files = False
+        self.gone_by = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Starts the drain, and the watchdog that ends the process when something hangs."""
@@ -47,6 +49,7 @@ class Server(uvicorn.Server):
         watchdog = threading.Timer(self.settings.shutdown_timeout, os._exit, (1,))
         watchdog.daemon = True
         watchdog.start()
+        self.gone_by = time.monotonic() + self.settings.shutdown_timeout
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -64,7 +67,7 @@ class Server(uvicorn.Server):
         """Ten times a second. Says once that files have run out, for libuv then turns peers away without a word."""
         if not self.out_of_files and counter % 10 == 0:
             try:
-                os.close(os.dup(sys.stderr.fileno()))
+                socket.socket().close()
             except OSError:
                 self.out_of_files = True
                 logger.error("Out of file descriptors: new connections fail. Raise the limit: ulimit -n, LimitNOFILE=")
@@ -74,6 +77,8 @@ class Server(uvicorn.Server):
         """Drains the chat while still listening, so that whoever comes now hears 503 and not silence."""
         logger.info("Draining: everybody is told to come back")
         await main.app.state.chat.drain(self.spread)
+        # What hangs is cancelled a moment before the watchdog, so that the store is closed all the same.
+        self.config.timeout_graceful_shutdown = max(1, int(self.gone_by - time.monotonic() - 1))
         await super().shutdown(sockets)
 
 
@@ -99,7 +104,6 @@ def run(settings: Settings, listener: socket.socket, reload: bool, log_config: d
         server_header=False,
         log_config=log_config,
         backlog=4096,
-        timeout_graceful_shutdown=int(settings.shutdown_timeout),
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         reload=reload,
         reload_dirs=["app"] if reload else None,

@@ -114,7 +114,7 @@ class ChatEndpoint(WebSocketEndpoint):
         if self.chat.is_flood(connection, bad=False):
             outbox.close(CloseCode.FLOOD)
             return
-        if len(data) > frames.MAX_FRAME or (isinstance(data, str) and len(data.encode()) > frames.MAX_FRAME):
+        if len(data) > frames.MAX_FRAME // 4 and _size(data) > frames.MAX_FRAME:
             outbox.close(CloseCode.TOO_BIG)
             return
         if isinstance(data, bytes):
@@ -134,6 +134,10 @@ class ChatEndpoint(WebSocketEndpoint):
         self._given_up = True
         if self._task:
             self._task.cancel()
+
+
+def _size(data: str | bytes) -> int:
+    return len(data.encode() if isinstance(data, str) else data)
 
 
 def _handshake(websocket: WebSocket) -> Handshake:

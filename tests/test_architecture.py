@@ -10,13 +10,13 @@ import pytest
 
 APP = Path(__file__).parent.parent / "app"
 RANKS = {
-    "config": 0, "exceptions": 0, "message": 0, "log": 0, "tasks": 0, "batch": 0,
-    "frames": 1, "security": 1, "limits": 1, "credentials": 1, "outbox": 1, "engines": 1, "responses": 1,
+    "config": 0, "exceptions": 0, "message": 0, "log": 0, "tasks": 0, "batch": 0, "inbox": 0, "posts": 0,
+    "frames": 1, "security": 1, "limits": 1, "credentials": 1, "client": 1, "outbox": 1, "engines": 1, "responses": 1,
     "registry": 2, "history": 2,
     "admission": 3,
     "heartbeat": 3, "chat": 4,
     "websocket": 5, "api": 5, "docs": 5, "demo_client": 5,
-    "main": 6, "protocols": 6,
+    "main": 6, "socket_protocol": 5, "request_protocol": 6,
     "server": 7, "__main__": 8,
 }  # fmt: skip
 ENGINES = {"base": 0, "memory": 1, "sqlite": 1, "redis": 1, "__init__": 2}

@@ -141,7 +141,7 @@ async def test_what_waits_is_stored_in_batches_of_bounded_number_and_size(room: 
     assert room.batches == [0, 256, 44]  # the first holds the past
     room.publish(*[draft("x" * 10_000) for _ in range(10)])
     await room.until(delivered=310)
-    assert room.batches[3:] == [8, 2]
+    assert room.batches[3:] == [6, 4]
 
 
 @pytest.mark.parametrize("together", [True, False])

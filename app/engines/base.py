@@ -20,7 +20,7 @@ from app.message import Draft, Message, stored
 QUEUE_LIMIT = 10_000  # drafts that may wait
 BATCH_LIMIT = 256  # drafts in one batch
 FRAME_BYTES = 300  # of a message's frame, beside its text
-CHAR_BYTES = 6  # that a character may take in a frame, escaped and once more as typed
+CHAR_BYTES = 8  # that a character may take in a frame: four in `content` and four in `text`
 PATIENCE = 5.0  # seconds after which a draft that is not stored is refused
 PROBE_IDLE = 8.0  # seconds without a draft after which the store is tried
 PROBE_BROKEN = 5.0  # the same while it is broken
@@ -181,20 +181,23 @@ class Engine(ABC):
         """Stores drafts. While the store hangs, refuses the batch, which then is emptied, and who waits behind it."""
         loop = asyncio.get_running_loop()
         deadline = batch[0].deadline if batch else loop.time() + PATIENCE
-        self._impatience = loop.call_at(deadline, self._lose_patience, batch)
+        self._impatience = loop.call_at(deadline, self._lose_patience, batch, deadline)
         try:
             return await self._store(drafts)
         finally:
             self._impatience.cancel()
 
-    def _lose_patience(self, batch: list[Pending]) -> None:
+    def _lose_patience(self, batch: list[Pending], due: float) -> None:
         loop = asyncio.get_running_loop()
+        again = loop.time() + PATIENCE / 50
+        self._impatience = loop.call_at(again, self._lose_patience, batch, again)
+        if loop.time() - due > PATIENCE / 10:
+            return  # it was the event loop that stood still; perhaps the store has answered meanwhile
         self._note(StoreError("the store does not answer"))
         _refuse(batch)
         batch.clear()
         while self._pending and self._pending[0].deadline <= loop.time():
             self._pending.popleft().answer(Unavailable())
-        self._impatience = loop.call_later(PATIENCE / 50, self._lose_patience, batch)
 
     def _note(self, error: StoreError | None) -> None:
         if self.healthy and error:

@@ -1,4 +1,4 @@
-"""HTTP and WebSocket below ASGI: a direct way to the socket, and limits on what a hostile network can hold open.
+"""WebSocket below ASGI: a direct way to the socket, and limits on what a hostile peer can hold open.
 
 Knows nothing of the chat.
 """
@@ -8,18 +8,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.http11 import Request
+from websockets.protocol import State
 
 from app.exceptions import CloseCode
+from app.inbox import Inbox
 from app.outbox import DIRECT
 
-HEADER_TIMEOUT = 10.0  # seconds in which a connection must have sent a whole request
-HEADER_LIMIT = 65_536  # bytes
 CLOSE_TIMEOUT = 5.0  # seconds that a peer may take to read up to its close frame, before it is cut off
-SHUTDOWN_TIMEOUT = 0.5  # seconds that a peer may take at the server's end
+SHUTDOWN_TIMEOUT = 1.0  # seconds that a peer may take at the server's end
+INVALID_UTF8 = 1007
 INBOX_LIMIT = 64  # events that may wait for the app before the parser waits for it
 SLICE = 4096  # bytes that are parsed before the flood limit is looked at again
 FLOOD_FRAMES = 200  # pings, pongs and continuation frames that a peer may send in
@@ -27,41 +27,6 @@ FLOOD_SECONDS = 10.0
 
 WRITABLE = asyncio.Event()
 WRITABLE.set()  # for ever
-
-
-class Inbox:
-    """The events for one endpoint. An asyncio.Queue would cost an idle connection 3 KiB for what it never uses."""
-
-    __slots__ = ("_events", "_taken", "_waiter")
-
-    def __init__(self) -> None:
-        self._events: list[Any] = []
-        self._taken = 0
-        self._waiter: asyncio.Future[None] | None = None
-
-    def __len__(self) -> int:
-        return len(self._events) - self._taken
-
-    def empty(self) -> bool:
-        """As asyncio.Queue has it."""
-        return not len(self)
-
-    def put_nowait(self, event: Any) -> None:
-        """Adds an event."""
-        self._events.append(event)
-        if self._waiter and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def get(self) -> Any:
-        """The oldest event. For one reader at a time."""
-        while self.empty():
-            self._events.clear()
-            self._taken = 0
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-            self._waiter = None
-        self._taken += 1
-        return self._events[self._taken - 1]
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
@@ -94,8 +59,9 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def close(self, code: int, reason: str) -> None:
         """Writes a close frame after what waits, and cuts off a peer that does not read up to it."""
-        if self.close_sent or self.transport.is_closing():
+        if self.close_sent or self.transport.is_closing() or self.conn.state is not State.OPEN:
             return
+        self.deaf = self.deaf or code == CloseCode.FLOOD
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
@@ -164,7 +130,6 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.flood_until, self.flood_count = now + FLOOD_SECONDS, 0
         self.flood_count += 1
         if self.flood_count > FLOOD_FRAMES:
-            self.deaf = True
             self.frames.clear()
             self.close(CloseCode.FLOOD, "too many frames")
 
@@ -179,68 +144,24 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().handle_parser_exception()
         self.cut_off_later()
 
-    def shutdown(self) -> None:
-        """The server's end: who has not gone by now is cut off soon."""
-        super().shutdown()
-        self.loop.call_later(SHUTDOWN_TIMEOUT, self.transport.abort)
-
-
-class RequestProtocol(HttpToolsProtocol):
-    """One HTTP connection: bounded in the time and the size of a request's headers."""
-
-    deadline: asyncio.TimerHandle | None = None
-    header_bytes = 0
-    in_headers = True
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Starts the clock."""
-        super().connection_made(transport)
-        self.await_request()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stops the clock."""
-        self.stop_waiting()
-        super().connection_lost(exc)
-
-    def await_request(self) -> None:
-        """A whole request must come until the deadline."""
-        self.stop_waiting()
-        self.deadline = self.loop.call_later(HEADER_TIMEOUT, self.transport.abort)
-
-    def stop_waiting(self) -> None:
-        """The request came, or nobody waits for it any more."""
-        if self.deadline:
-            self.deadline.cancel()
-            self.deadline = None
-
-    def data_received(self, data: bytes) -> None:
-        """Refuses headers over HEADER_LIMIT before they are parsed (RFC 6585, section 5)."""
-        if self.in_headers:
-            end = data.find(b"\r\n\r\n")
-            self.header_bytes += end if end >= 0 else len(data)
-            if self.header_bytes > HEADER_LIMIT:
-                self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
-                self.transport.close()
+    def send_receive_event_to_app(self) -> None:
+        """Closes when a text frame is no UTF-8 (RFC 6455, section 8.1), which uvicorn would log with a traceback."""
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames.clear()
+                self.close(INVALID_UTF8, "invalid UTF-8")
                 return
-        super().data_received(data)
-        if self.transport.get_protocol() is not self:
-            self.forget_request()
+        super().send_receive_event_to_app()
 
-    def forget_request(self) -> None:
-        """After the upgrade to WebSocket: parser and protocol refer to each other, and would stay for a while."""
-        self.stop_waiting()
-        self.parser = self.scope = self.headers = None  # type: ignore[assignment]
+    def eof_received(self) -> None:
+        """The peer sends nothing more. The transport closes once all is written, which may be never."""
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        self.cut_off_later()
 
-    def on_headers_complete(self) -> None:
-        """The request is whole as far as it can be waited for; a body is read by whom it is meant for."""
-        self.in_headers = False
-        self.header_bytes = 0
-        self.stop_waiting()
-        super().on_headers_complete()
-
-    def on_response_complete(self) -> None:
-        """The next request on this connection gets as long as the first."""
-        self.in_headers = True
-        if not self.transport.is_closing():
-            self.await_request()
-        super().on_response_complete()
+    def shutdown(self) -> None:
+        """The server's end: who is told to come back may answer, for a moment, lest a reset swallows the news."""
+        if self.handshake_complete:
+            self.close(CloseCode.RESTART, CloseCode.RESTART.reason)
+        self.loop.call_later(SHUTDOWN_TIMEOUT if self.handshake_complete else 0, self.transport.abort)
