@@ -35,7 +35,7 @@ _SWAGGER_PAGE = f"""<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>HTTP API</title>
 <link rel="icon" href="data:,">
-<style>:root {{ color-scheme: light dark }} body {{ font: 1rem/1.6 system-ui, sans-serif; margin: 2rem }}</style>
+<style>body {{ font: 1rem/1.6 system-ui, sans-serif; margin: 2rem }}</style>
 <link rel="stylesheet" href="{_SWAGGER}/swagger-ui.css" integrity="{_SWAGGER_CSS}" crossorigin="anonymous">
 <div id="swagger-ui">
   <h1>HTTP API</h1>

@@ -18,7 +18,7 @@ from app.inbox import Inbox
 from app.outbox import DIRECT
 
 CLOSE_TIMEOUT = 5.0  # seconds that a peer may take to read up to its close frame, before it is cut off
-SHUTDOWN_TIMEOUT = 1.0  # seconds that a peer may take at the server's end
+HURRY = 1.0  # the same at the server's end, and for a peer that is not listened to any more
 INVALID_UTF8 = 1007
 INBOX_LIMIT = 64  # events that may wait for the app before the parser waits for it
 SLICE = 4096  # bytes that are parsed before the flood limit is looked at again
@@ -69,13 +69,13 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if self.read_paused:  # or the peer's answer would not be read
             self.read_paused = False
             self.transport.resume_reading()
-        self.cut_off_later()
+        self.cut_off_later(HURRY if self.deaf else CLOSE_TIMEOUT)
 
-    def cut_off_later(self) -> None:
+    def cut_off_later(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Closing alone would wait for ever for a peer that does not read."""
         if self.close_timer:
             self.close_timer.cancel()
-        self.close_timer = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+        self.close_timer = self.loop.call_later(timeout, self.transport.abort)
 
     async def send(self, message: Any) -> None:
         """Nobody asks for the request after the handshake, and it would be a fifth of an idle connection's memory."""
@@ -164,4 +164,4 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """The server's end: who is told to come back may answer, for a moment, lest a reset swallows the news."""
         if self.handshake_complete:
             self.close(CloseCode.RESTART, CloseCode.RESTART.reason)
-        self.loop.call_later(SHUTDOWN_TIMEOUT if self.handshake_complete else 0, self.transport.abort)
+        self.loop.call_later(HURRY if self.handshake_complete else 0, self.transport.abort)

@@ -155,7 +155,7 @@ async def test_every_post_is_in_the_room_once_and_recovered_never_lies(
     assert min(proxy.cuts.values()) > 0
     assert "Traceback" not in server.log()
     for witness in witnesses:
-        assert witness.refusals == []
+        assert set(witness.refusals) <= {"unavailable"}  # while the server drained
         assert len(set(witness.view)) == len(witness.view)
         for visit in witness.visits:
             check_visit(visit, truth)
