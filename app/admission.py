@@ -13,7 +13,8 @@ from app.config import Settings
 from app.credentials import OWNER_SESSION, SESSION_PREFIX, Credentials, Handshake
 from app.exceptions import InvalidToken, RateLimited
 from app.limits import Buckets
-from app.registry import Connection, ConnectionRegistry, Session
+from app.registry import Connection, ConnectionRegistry
+from app.roster import Session
 
 WRONG_TOKENS = 5  # wrong owner tokens from one address in
 WRONG_TOKENS_WINDOW = 60.0  # seconds, after which the next must wait
@@ -54,7 +55,7 @@ class Admission:
         bearer = handshake.bearer
         if bearer is not None and not bearer.startswith(SESSION_PREFIX):
             logger.warning("Wrong owner token from %s", handshake.address)
-            _take(self._wrong_tokens, handshake.address)
+            _take(self._wrong_tokens, handshake.limit_key or handshake.address)
             raise InvalidToken
         name = security.check_username(handshake.username, self._settings.max_username_length)
         self._credentials.check_reserved(name)

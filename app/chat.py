@@ -1,6 +1,6 @@
 """The room's rules: who joins and leaves, what is posted and delivered, what a newcomer sees.
 
-Knows connections and the engine, nothing of ASGI. Only `deliver` and the count of users wait, and only for their turn.
+Knows connections, the roster and the engine, nothing of ASGI.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from app.batch import Batch
 from app.config import Settings
 from app.credentials import Handshake
 from app.engines import Engine
-from app.exceptions import ChatError, CloseCode, Unavailable
+from app.exceptions import ChatError, CloseCode, Unavailable, UsernameTaken
 from app.history import History
 from app.message import Draft, Message
 from app.outbox import Outbox
-from app.registry import HOLD, Connection, ConnectionRegistry, Session
+from app.registry import Connection, ConnectionRegistry
+from app.roster import Roster, Session
 
 USER_COUNT_DELAY = 0.25  # seconds within which changes of the user count are joined
-LEAVE_DELAY = 5.0  # seconds in which a session may come back without having left
 DRAIN_STEP = 0.02  # seconds
 
 logger = logging.getLogger(__name__)
@@ -34,30 +34,31 @@ logger = logging.getLogger(__name__)
 class Chat:
     """One room. `start` before the first connection, `stop` after the last."""
 
-    def __init__(self, settings: Settings, registry: ConnectionRegistry, engine: Engine) -> None:
+    def __init__(self, settings: Settings, registry: ConnectionRegistry, roster: Roster, engine: Engine) -> None:
         self._settings = settings
         self._registry = registry
+        self._roster = roster
         self._engine = engine
         self.draining = False
-        self._history = History(
-            engine.keep, settings.history_limit, settings.recovery_limit, settings.ws_send_buffer // 2
-        )
-        self._leaving: dict[Session, asyncio.TimerHandle] = {}
-        self._admission: Admission  # from `start` on, because the secret may come from the store
+        self._history: History  # from `start` on, as is what follows from the store's secret
+        self._admission: Admission
         self._users_changed = asyncio.Event()
         self._counting: asyncio.Task[None] | None = None
+        self._farewell: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Opens the engine, which delivers the past first. Raises StoreError."""
-        await self._engine.start(self.deliver)
-        self._history.seq = self._engine.seq
-        self._admission = Admission(self._settings, self._registry, self._engine.secret)
+        """Opens the engine, which tells the past first. Raises StoreError."""
+        await self._engine.start(self)
+        await self._roster.start(self)
         self._counting = tasks.spawn(self._count_users(), "user count")
 
     async def drain(self, spread: float) -> None:
         """Before the stop: what was accepted goes out, then everybody is told to come back, over `spread` seconds."""
         self.draining = True
         await self._engine.flush()
+        await self._send_away(spread)
+
+    async def _send_away(self, spread: float) -> None:
         outboxes = [outbox for _, outbox in self._registry.outboxes()]
         ends = self._registry.clock() + spread
         while outboxes:
@@ -68,11 +69,11 @@ class Chat:
 
     async def stop(self) -> None:
         """Stores and delivers what was accepted, and frees everything. Safe to call when `start` failed."""
+        await self._roster.stop()
         await self._engine.stop()
-        if self._counting:
-            await tasks.end(self._counting)
-        for timer in self._leaving.values():
-            timer.cancel()
+        for task in (self._counting, self._farewell):
+            if task:
+                await tasks.end(task)
 
     @property
     def healthy(self) -> bool:
@@ -82,7 +83,7 @@ class Chat:
     @property
     def users(self) -> int:
         """Usernames connected now."""
-        return self._registry.users
+        return self._roster.users
 
     @property
     def total(self) -> int:
@@ -91,15 +92,15 @@ class Chat:
 
     # Coming and going
 
-    def admit(self, handshake: Handshake) -> Connection:
-        """Takes a slot for a newcomer; `leave` gives it back. Raises ConnectionRefused."""
+    async def admit(self, handshake: Handshake) -> Connection:
+        """Takes a slot and a name for a newcomer; `leave` gives both back. Raises ConnectionRefused."""
         newcomer = self._admission.check(handshake)
-        before = self._registry.holder(newcomer.username)
-        connection = self._registry.admit(newcomer, handshake.limit_key)
-        if connection.session.connections == 1:
-            self._users_changed.set()
-        if before and before is not connection.session:
-            self._leave_now(before)
+        connection = self._registry.add(newcomer, handshake.limit_key)
+        try:
+            connection.session = await self._roster.claim(newcomer)
+        except BaseException:
+            self._registry.remove(connection)
+            raise
         return connection
 
     def join(self, connection: Connection, outbox: Outbox, epoch: str | None, since: str | None) -> None:
@@ -112,38 +113,17 @@ class Chat:
         outbox.write(Batch([history, self._session_frame(session), self._count_frame()]))
         self._registry.open(connection, outbox)
         logger.info("User connected: %s", session.username)
-        if timer := self._leaving.pop(session, None):
-            timer.cancel()
-        if not session.present:
-            session.present = True
-            self._announce("user_joined", session.username, skip=connection)
 
     def leave(self, connection: Connection) -> None:
         """Lets a connection go, whether it had joined or not. Safe to call again."""
-        session = connection.session
-        if self._registry.remove(connection):
-            logger.info("User disconnected: %s", session.username)
-        if session.connections:
+        if connection not in self._registry:
             return
-        self._users_changed.set()
-        if session not in self._leaving:
-            delay = LEAVE_DELAY if session.present else HOLD
-            self._leaving[session] = asyncio.get_running_loop().call_later(delay, self._leave_now, session)
+        if self._registry.remove(connection):
+            logger.info("User disconnected: %s", connection.session.username)
+        self._roster.release(connection.session)
 
-    def _leave_now(self, session: Session) -> None:
-        """A session did not come back: first the others learn it, then, unless its name is still held, it ends."""
-        if timer := self._leaving.pop(session, None):
-            timer.cancel()
-        if session.present:
-            session.present = False
-            self._announce("user_left", session.username)
-        held = session.held_until - self._registry.clock()
-        if held > 0 and self._registry.holder(session.username) is session:
-            self._leaving[session] = asyncio.get_running_loop().call_later(held, self._leave_now, session)
-        else:
-            self._registry.forget(session)
-
-    def _announce(self, event: str, username: str, skip: Connection | None = None) -> None:
+    def announce(self, event: str, username: str) -> None:
+        """Tells everybody else who came or left, unless so many are here that it would be noise."""
         if self.users > self._settings.announce_limit:
             return
         data = frames.SystemData(
@@ -153,8 +133,22 @@ class Chat:
             event="user_joined" if event == "user_joined" else "user_left",
             user=username,
         )
-        for _ in self._registry.broadcast(Batch([frames.encode(frames.SystemFrame(data=data))]), skip):
-            pass  # few users are here, or nothing would be announced
+        batch = Batch([frames.encode(frames.SystemFrame(data=data))])
+        for connection, outbox in self._registry.outboxes():
+            if connection.session.username != username:
+                outbox.write(batch)
+
+    def users_changed(self) -> None:
+        """The number of users is another, which everybody is told soon."""
+        self._users_changed.set()
+
+    def evict(self, session: Session) -> None:
+        """Ends the connections of a session whose name turned out to be another's, after an outage of the store."""
+        refusal = UsernameTaken()
+        for connection, outbox in self._registry.outboxes():
+            if connection.session is session:
+                outbox.write(Batch([frames.error_frame(refusal)]))
+                outbox.close(refusal.close_code)
 
     async def _count_users(self) -> None:
         while True:
@@ -219,12 +213,30 @@ class Chat:
 
     async def deliver(self, messages: Sequence[Message]) -> None:
         """Sends stored messages, oldest first, to everyone who is here."""
-        if not messages:
-            return
         datas = [frames.encode_data(message) for message in messages]
         self._history.add((message.seq, data) for message, data in zip(messages, datas, strict=True))
         await self._broadcast(Batch([frames.message_frame(data) for data in datas]))
         await asyncio.sleep(0)  # who answers at once shares the next batch
+
+    def renew(self, past: Sequence[Message]) -> None:
+        """The store was opened, or is another one now: then whoever knows the other one is sent back to the door."""
+        settings, engine = self._settings, self._engine
+        limits = (settings.history_limit, settings.recovery_limit, settings.ws_send_buffer // 2)
+        self._history = History(engine.keep, *limits)
+        self._history.add((message.seq, frames.encode_data(message)) for message in past)
+        self._history.seq = engine.seq
+        self._admission = Admission(settings, self._registry, engine.secret)
+        if self._counting:
+            self._roster.renew()
+            if self._farewell:
+                self._farewell.cancel()
+            self._farewell = tasks.spawn(self._send_away(settings.shutdown_spread), "farewell")
+
+    def trouble(self) -> None:
+        """Tells everybody that nothing new arrives for now."""
+        error = Unavailable("Messages can't be sent or received at the moment. What is missed comes later by itself.")
+        for _ in self._registry.broadcast(Batch([frames.error_frame(error)])):
+            pass
 
     async def _broadcast(self, batch: Batch) -> None:
         for _ in self._registry.broadcast(batch):

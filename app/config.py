@@ -71,6 +71,9 @@ def _engine_url(value: str) -> str:
     scheme, _, path = value.partition("://")
     if value == "memory://" or (scheme == "sqlite" and path[:1] == "/" and path not in ("/", "/:memory:")):
         return value
+    parts = urlsplit(value)
+    if scheme in ("redis", "rediss") and parts.hostname and parts.port != 0 and re.fullmatch(r"(/\d*)?", parts.path):
+        return value
     raise ValueError("unknown engine")
 
 
@@ -89,6 +92,9 @@ class Settings(BaseModel):
     debug: bool = _setting(False, "Log at level DEBUG and put tracebacks into the answers of failed requests.")
     host: str = _setting("0.0.0.0", "The address that `python -m app` listens on.")
     port: int = _setting(8000, "The port that `python -m app` listens on; 0 for any that is free.", ge=0, le=65535)
+    workers: int = _setting(
+        1, "How many processes `python -m app` serves with; more than one needs Redis.", ge=1, le=256
+    )
     cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_split)] = _setting(
         ("http://localhost:3000", "http://localhost:8000"),
         "Origins whose pages may call the HTTP endpoints, separated by commas; `*` for all, empty for none.",
@@ -115,8 +121,9 @@ class Settings(BaseModel):
     announce_limit: int = _setting(50, "Up to how many users joins and leaves are announced.", ge=0, le=10_000)
     engine_url: Annotated[str, AfterValidator(_engine_url)] = _setting(
         "sqlite:///data/chat.db",
-        "Where messages are kept: `sqlite:///relative/path`, `sqlite:////absolute/path`, or `memory://` (nowhere).",
-        allowed="sqlite:///relative/path, sqlite:////absolute/path or memory://",
+        "Where messages are kept: `sqlite:///relative/path`, `sqlite:////absolute/path`, `memory://` (nowhere), or, "
+        "for several workers, `redis://[user:password@]host:6379/0` (`rediss://` with TLS).",
+        allowed="sqlite:///relative/path, sqlite:////absolute/path, memory://, redis://host:6379/0 or rediss://…",
     )
     public_url: Annotated[str, AfterValidator(_public_url)] = _setting(
         "",

@@ -28,6 +28,7 @@ from app.exceptions import StoreError
 from app.heartbeat import Heartbeat
 from app.registry import ConnectionRegistry
 from app.responses import not_found
+from app.shared_roster import open_roster
 from app.websocket import ChatEndpoint
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,8 @@ def create_app(settings: Settings) -> Starlette:
     app.router.redirect_slashes = False  # `/health/` is not there, and a redirect would name our scheme and host
     app.state.settings = settings
     app.state.registry = ConnectionRegistry(settings.ws_max_connections, settings.ws_max_connections_per_ip)
-    app.state.chat = Chat(settings, app.state.registry, open_engine(settings))
+    engine = open_engine(settings)
+    app.state.chat = Chat(settings, app.state.registry, open_roster(settings, engine), engine)
     return app
 
 

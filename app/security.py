@@ -32,14 +32,11 @@ def origin_of(text: str) -> tuple[str, str, int] | None:
     """Scheme, host and port of an origin (RFC 6454), a default port as if it were written; None when it is none."""
     try:
         parts = urlsplit(text)
-        port = parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
+        port = DEFAULT_PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError:
         return None
-    if (
-        not parts.hostname
-        or "@" in parts.netloc
-        or text.lower().rstrip("/") != f"{parts.scheme}://{parts.netloc}".lower()
-    ):
+    whole = f"{parts.scheme}://{parts.netloc}".lower()
+    if not parts.hostname or "@" in parts.netloc or text.lower().removesuffix("/") != whole:
         return None
     return parts.scheme, parts.hostname, port
 

@@ -18,9 +18,13 @@ def spawn(body: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
 
 
 async def end(task: asyncio.Task[None]) -> None:
-    """Cancels a task and waits until it is gone. Safe to call again."""
-    task.cancel()
-    await asyncio.wait({task})
+    """Cancels a task and waits until it is gone. Safe to call again.
+
+    Asks more than once, because until Python 3.12 `asyncio.wait_for`, which libraries use, could lose a cancellation.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.5)
 
 
 def _report(task: asyncio.Task[None]) -> None:

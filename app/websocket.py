@@ -56,7 +56,7 @@ class ChatEndpoint(WebSocketEndpoint):
         handshake = _handshake(websocket)
         refusal = None
         try:
-            self.connection = self.chat.admit(handshake)
+            self.connection = await self.chat.admit(handshake)
         except ConnectionRefused as error:
             refusal = error
         try:
@@ -156,8 +156,8 @@ def _behind_unknown_proxy(websocket: WebSocket, host: str) -> bool:
 
     A server that believed it has put the visitor's address, which the header names, in the place of the peer's.
     """
-    forwarded = websocket.headers.get("x-forwarded-for")
-    if not forwarded or host in forwarded:
+    forwarded = ",".join(websocket.headers.getlist("x-forwarded-for"))
+    if not forwarded or host in map(str.strip, forwarded.split(",")):
         return False
     if not getattr(websocket.app.state, "proxy_seen", False):
         websocket.app.state.proxy_seen = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +14,7 @@ from starlette.testclient import TestClient
 
 from app.config import Settings
 from app.main import create_app
-from tests.running import COMMANDS, RunningServer
+from tests.running import COMMANDS, RunningRedis, RunningServer
 from tests.running import UNLIMITED as VARIABLES
 
 Start = Callable[..., RunningServer]
@@ -46,6 +47,29 @@ def start(tmp_path: Path) -> Iterator[Start]:
             return stack.enter_context(RunningServer(COMMANDS[command], tmp_path, variables))
 
         yield start_server
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRedis]:
+    """One Redis for all tests that leave it alive."""
+    need_service(shutil.which("redis-server") is not None, "redis-server is not installed")
+    with RunningRedis(tmp_path_factory.mktemp("redis")) as redis:
+        yield redis
+
+
+@pytest.fixture
+def redis_url(shared_redis: RunningRedis) -> str:
+    """The URL of an empty database."""
+    shared_redis.ask("FLUSHALL")
+    return shared_redis.url
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RunningRedis]:
+    """A Redis of the test's own, to be killed, paused and started again."""
+    need_service(shutil.which("redis-server") is not None, "redis-server is not installed")
+    with RunningRedis(tmp_path) as own:
+        yield own
 
 
 def need_service(available: bool, reason: str) -> None:

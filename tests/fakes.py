@@ -6,12 +6,16 @@ import asyncio
 import functools
 import json
 import uuid
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar, cast
 
 from app.batch import Batch
 from app.exceptions import CloseCode
 from app.message import Draft
-from app.registry import Connection, ConnectionRegistry, Session
+from app.registry import Connection, ConnectionRegistry
+from app.roster import Session
+
+T = TypeVar("T")
 
 decoded = functools.lru_cache(maxsize=50_000)(json.loads)  # a broadcast frame is the same for everyone
 
@@ -69,7 +73,16 @@ def draft(text: str, nonce: str | None = None, session: str = "session", timesta
     return Draft(str(uuid.uuid4()), session, "ada", text, text, timestamp, nonce)
 
 
-def admit(registry: ConnectionRegistry, username: str, address: str) -> Connection:
-    """A slot and a name for somebody whose client knows no tokens."""
+def add(registry: ConnectionRegistry, username: str) -> Connection:
+    """A slot for somebody."""
     registry.check_capacity(None)
-    return registry.admit(Session(username, address), None)
+    return registry.add(Session(username, "a"), None)
+
+
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return cast(T, end.value)
+    raise AssertionError("it waited")

@@ -122,6 +122,56 @@ class RunningServer:
         return bare
 
 
+class RunningRedis:
+    """One Redis process, which keeps what it acknowledged in `folder`. Leaving the context ends it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.folder = folder
+        self.process: subprocess.Popen[bytes]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.kill()
+
+    def start(self) -> None:
+        """Starts the process, again if it had ended, and waits until it answers."""
+        options = {"port": self.port, "dir": self.folder, "appendonly": "yes", "appendfsync": "always", "save": ""}
+        command = ["redis-server", *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while self.ask("PING") != b"+PONG":
+            assert time.monotonic() < deadline, "Redis did not start"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to tidy up."""
+        self.process.kill()
+        self.process.wait(timeout=20)
+
+    def pause(self) -> None:
+        """Stops it where it is, until `go_on`: it takes connections, and answers nothing."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Ends a pause."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def ask(self, command: str) -> bytes:
+        """The first line of the answer to a command; nothing while it does not answer."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as line:
+                line.sendall(command.encode() + b"\r\n")
+                return line.makefile("rb").readline().strip()
+        except OSError:
+            return b""
+
+
 class Client:
     """A client that speaks frames."""
 

@@ -12,14 +12,13 @@ APP = Path(__file__).parent.parent / "app"
 RANKS = {
     "config": 0, "exceptions": 0, "message": 0, "log": 0, "tasks": 0, "batch": 0, "inbox": 0, "posts": 0,
     "frames": 1, "security": 1, "limits": 1, "credentials": 1, "client": 1, "outbox": 1, "engines": 1, "responses": 1,
-    "registry": 2, "history": 2,
-    "admission": 3,
-    "heartbeat": 3, "chat": 4,
-    "websocket": 5, "api": 5, "docs": 5, "demo_client": 5,
-    "main": 6, "socket_protocol": 5, "request_protocol": 6,
-    "server": 7, "__main__": 8,
+    "roster": 2, "history": 2,
+    "registry": 3, "shared_roster": 3,
+    "admission": 4, "heartbeat": 4, "chat": 5,
+    "websocket": 6, "api": 6, "docs": 6, "demo_client": 6, "socket_protocol": 6,
+    "main": 7, "request_protocol": 7, "server": 8, "__main__": 9,
 }  # fmt: skip
-ENGINES = {"base": 0, "memory": 1, "sqlite": 1, "redis": 1, "__init__": 2}
+ENGINES = {"base": 0, "redis_room": 0, "memory": 1, "sqlite": 1, "redis": 1, "__init__": 2}
 MODULES = sorted(APP.rglob("*.py"))
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from app import chat as chat_module
 from app import registry as registry_module
+from app import roster as roster_module
 from app.chat import Chat
 from app.config import Settings
 from app.credentials import Handshake
@@ -22,8 +23,9 @@ from app.frames import Post
 from app.log import LineFormatter
 from app.outbox import QueueOutbox
 from app.registry import Connection, ConnectionRegistry
+from app.roster import Roster
 from tests.conftest import UNLIMITED
-from tests.fakes import FakeOutbox
+from tests.fakes import FakeOutbox, at_once
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +36,7 @@ class Member:
     def __init__(self, chat: Chat, name: str, address: str, epoch: str | None, since: str | None) -> None:
         self.chat = chat
         self.outbox = FakeOutbox()
-        self.connection: Connection = chat.admit(Handshake(name, address, None))
+        self.connection: Connection = at_once(chat.admit(Handshake(name, address, None)))
         chat.join(self.connection, self.outbox, epoch, since)
 
     def say(self, text: str, nonce: str | None = None) -> None:
@@ -71,7 +73,7 @@ class Room:
         settings = Settings.model_validate({"engine_url": "memory://", "app_name": "Test", **UNLIMITED, **changes})
         self.registry = ConnectionRegistry(settings.ws_max_connections)
         self.engine = open_engine(settings)
-        self.chat = Chat(settings, self.registry, self.engine)
+        self.chat = Chat(settings, self.registry, Roster(), self.engine)
 
     def join(self, name: str = "ada", address: str = "a", epoch: str | None = None, since: str | None = None) -> Member:
         return Member(self.chat, name, address, epoch, since)
@@ -103,9 +105,9 @@ async def room() -> AsyncIterator[Open]:
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def leave_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who leaves has left, and who is counted is told, at the event loop's next turn."""
-    monkeypatch.setattr(chat_module, "LEAVE_DELAY", 0)
+    monkeypatch.setattr(roster_module, "LEAVE_DELAY", 0)
     monkeypatch.setattr(chat_module, "USER_COUNT_DELAY", 0)
 
 
@@ -193,7 +195,7 @@ async def test_limits_are_the_settings(room: Open) -> None:
     with pytest.raises(MessageTooLong):
         ada.say("four")
     with pytest.raises(InvalidUsername):
-        here.chat.admit(Handshake("adam", "a", None))
+        at_once(here.chat.admit(Handshake("adam", "a", None)))
     other = await room(block_dangerous_markup=False)
     bob = other.join("bob")
     bob.say("<script>")
@@ -282,7 +284,7 @@ async def test_reader_survives_a_full_batch_with_the_smallest_send_buffer(room: 
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message.get("code", "frame"))
 
-    reader = here.chat.admit(Handshake("reader", "a", None))
+    reader = at_once(here.chat.admit(Handshake("reader", "a", None)))
     outbox = QueueOutbox(send, smallest, lambda: None)
     here.chat.join(reader, outbox, None, None)
     await settle()  # it has read all
@@ -299,7 +301,7 @@ async def test_reader_survives_a_full_batch_with_the_smallest_send_buffer(room: 
 # Coming and going
 
 
-async def test_others_hear_who_comes_and_goes(room: Open, at_once: None) -> None:
+async def test_others_hear_who_comes_and_goes(room: Open, leave_at_once: None) -> None:
     here = await room()
     ada, bob = here.join("ada"), here.join("bob")
     assert ada.events == [("user_joined", "bob")]
@@ -311,7 +313,7 @@ async def test_others_hear_who_comes_and_goes(room: Open, at_once: None) -> None
     assert (left["data"]["username"], left["data"]["content"]) == ("System", "bob left the chat")
 
 
-async def test_session_that_comes_back_neither_left_nor_joined(room: Open, at_once: None) -> None:
+async def test_session_that_comes_back_neither_left_nor_joined(room: Open, leave_at_once: None) -> None:
     here = await room()
     ada, bob = here.join("ada"), here.join("bob")
     for _ in range(3):
@@ -323,7 +325,7 @@ async def test_session_that_comes_back_neither_left_nor_joined(room: Open, at_on
     await ada.outbox.until("system", 2)
 
 
-async def test_tabs_of_one_session_come_and_go_unnoticed(room: Open, at_once: None) -> None:
+async def test_tabs_of_one_session_come_and_go_unnoticed(room: Open, leave_at_once: None) -> None:
     here = await room()
     ada, first, second = here.join("ada"), here.join("bob"), here.join("BOB")
     assert second.outbox.frames[1]["data"]["username"] == "bob"
@@ -336,7 +338,7 @@ async def test_tabs_of_one_session_come_and_go_unnoticed(room: Open, at_once: No
     assert here.chat.users == 1
 
 
-async def test_who_left_frees_the_name_and_joins_anew(room: Open, at_once: None) -> None:
+async def test_who_left_frees_the_name_and_joins_anew(room: Open, leave_at_once: None) -> None:
     here = await room()
     ada, bob = here.join("ada"), here.join("bob")
     await bob.leave()
@@ -346,7 +348,7 @@ async def test_who_left_frees_the_name_and_joins_anew(room: Open, at_once: None)
     assert [event for event, _ in ada.events] == ["user_joined", "user_left", "user_joined"]
 
 
-async def test_above_the_limit_nobody_is_announced(room: Open, at_once: None) -> None:
+async def test_above_the_limit_nobody_is_announced(room: Open, leave_at_once: None) -> None:
     here = await room(announce_limit=2)
     ada = here.join("ada")
     here.join("bob")
@@ -385,26 +387,27 @@ async def test_user_count_falls_when_a_newcomer_goes_before_it_joined(
     await ada.outbox.until("user_count", 2)
     await bob.leave()
     await ada.outbox.until("user_count", 3)
-    back = here.chat.admit(Handshake("bob", "a", None))
+    back = at_once(here.chat.admit(Handshake("bob", "a", None)))
     await ada.outbox.until("user_count", 4)
     here.chat.leave(back)
     await settle()
     assert ada.counts == [1, 2, 1, 2, 1]
 
 
-async def test_newcomer_that_never_joined_leaves_nothing_behind(room: Open, at_once: None) -> None:
+async def test_newcomer_that_never_joined_leaves_nothing_behind(room: Open, leave_at_once: None) -> None:
     here = await room()
     ada = here.join("ada")
-    newcomer = here.chat.admit(Handshake("bob", "a", None))
+    newcomer = at_once(here.chat.admit(Handshake("bob", "a", None)))
     here.chat.leave(newcomer)
     here.chat.leave(newcomer)
     await settle()
-    assert (len(here.registry), here.chat.users, ada.events) == (1, 1, [])
+    assert (len(here.registry), here.chat.users) == (1, 1)
+    assert ada.events == [("user_joined", "bob"), ("user_left", "bob")]
     here.join("bob", address="b")
 
 
 async def test_stop_forgets_who_was_about_to_leave(room: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_module, "LEAVE_DELAY", 0.005)
+    monkeypatch.setattr(roster_module, "LEAVE_DELAY", 0.005)
     here = await room()
     ada, bob = here.join("ada"), here.join("bob")
     await bob.leave()

@@ -11,7 +11,7 @@ import pytest
 from app.exceptions import CloseCode
 from app.heartbeat import Heartbeat
 from app.registry import Connection, ConnectionRegistry
-from tests.fakes import Clock, FakeOutbox, admit
+from tests.fakes import Clock, FakeOutbox, add
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,7 @@ class Room:
         self.silent, self.talkative = self.join("silent")[1], self.join("talkative")[1]
 
     def join(self, name: str) -> tuple[Connection, Pinged]:
-        connection, outbox = admit(self.registry, name, "a"), Pinged(self.clock)
+        connection, outbox = add(self.registry, name), Pinged(self.clock)
         self.registry.open(connection, outbox)
         return connection, outbox
 

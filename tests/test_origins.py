@@ -15,6 +15,9 @@ LISTED = ["https://site.example", "http://[::1]:3000"]
     [
         ("https://a.example", ("https", "a.example", 443)),
         ("https://a.example:443", ("https", "a.example", 443)),
+        ("https://a.example/", ("https", "a.example", 443)),
+        ("https://a.example:0", ("https", "a.example", 0)),
+        ("https://a.example//", None),
         ("HTTP://A.Example:8000", ("http", "a.example", 8000)),
         ("http://[::1]:3000", ("http", "::1", 3000)),
         ("app://localhost", ("app", "localhost", 0)),

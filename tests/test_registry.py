@@ -1,4 +1,4 @@
-"""Who is here: capacity, names, and a fan-out in which people come and go."""
+"""Connections: capacity, and a fan-out in which people come and go."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from app.batch import Batch
-from app.exceptions import ServerFull, TooManyConnections, UsernameTaken
-from app.registry import HOLD, Connection, ConnectionRegistry, Session
-from tests.fakes import Clock, FakeOutbox, admit
+from app.exceptions import ServerFull, TooManyConnections
+from app.registry import Connection, ConnectionRegistry
+from app.roster import Session
+from tests.fakes import Clock, FakeOutbox, add
 
 BATCH = Batch([b'{"type":"ping"}'])
 
@@ -43,80 +44,41 @@ def fill(registry: ConnectionRegistry, count: int, clock: Clock, seconds: float 
     outboxes: list[FakeOutbox] = []
     for number in range(count):
         outboxes.append(SlowOutbox(clock, seconds))
-        registry.open(admit(registry, f"user{number}", "a"), outboxes[-1])
+        registry.open(add(registry, f"user{number}"), outboxes[-1])
     return outboxes
 
 
 def test_capacity_is_exact(registry: ConnectionRegistry) -> None:
     for name in ("ada", "ada", "bob"):
-        admit(registry, name, "a")
+        add(registry, name)
     with pytest.raises(ServerFull):
-        admit(registry, "ada", "a")
+        add(registry, "ada")
     assert len(registry) == 3
-
-
-def test_refused_newcomer_holds_nothing(registry: ConnectionRegistry) -> None:
-    held = [admit(registry, name, "a") for name in ("ada", "bob", "eve")]
-    with pytest.raises(ServerFull):
-        admit(registry, "mallory", "b")
-    registry.remove(held[0])
-    with pytest.raises(UsernameTaken):
-        admit(registry, "bob", "b")
-    assert (len(registry), registry.users) == (2, 2)
-    admit(registry, "mallory", "c")  # neither the slot nor the name was taken
 
 
 @pytest.mark.parametrize("opened", [True, False])
 def test_slot_is_given_back_exactly_once(registry: ConnectionRegistry, opened: bool) -> None:
-    stays, goes = admit(registry, "ada", "a"), admit(registry, "ada", "a")
+    stays, goes = add(registry, "ada"), add(registry, "ada")
     if opened:
         registry.open(goes, FakeOutbox())
     registry.remove(goes)
     registry.remove(goes)
-    assert (len(registry), registry.users, stays.session.connections) == (1, 1, 1)
+    assert (len(registry), stays in registry, goes in registry) == (1, True, False)
     assert registry.outboxes() == []
-
-
-def test_name_is_shared_with_the_same_address_alone(registry: ConnectionRegistry) -> None:
-    first = admit(registry, "Ada", "a")
-    assert admit(registry, "aDA", "a").session is first.session
-    with pytest.raises(UsernameTaken):
-        admit(registry, "ada", "b")
-    assert first.session.username == "Ada"
-
-
-def test_users_are_counted_once_whatever_they_have_open(registry: ConnectionRegistry) -> None:
-    connections = [admit(registry, name, "a") for name in ("ada", "ADA", "bob")]
-    counts = [registry.users]
-    for connection in connections:
-        registry.remove(connection)
-        counts.append(registry.users)
-    assert counts == [2, 2, 1, 0]
-
-
-def test_name_of_who_can_prove_it_is_held_until_it_is_forgotten(registry: ConnectionRegistry) -> None:
-    connection = registry.admit(Session("ada", "a", provable=True), None)
-    registry.forget(connection.session)  # still connected, so nothing happens
-    registry.remove(connection)
-    with pytest.raises(UsernameTaken):
-        admit(registry, "ada", "b")
-    registry.forget(connection.session)
-    registry.forget(connection.session)
-    assert admit(registry, "ada", "b").session is not connection.session
 
 
 def test_connection_was_heard_when_it_came(registry: ConnectionRegistry, clock: Clock) -> None:
     clock.now = 1234.5
-    assert admit(registry, "ada", "a").heard == 1234.5
+    assert add(registry, "ada").heard == 1234.5
 
 
-def test_broadcast_reaches_all_that_are_open_but_the_skipped(registry: ConnectionRegistry) -> None:
-    connections: list[Connection] = [admit(registry, name, "a") for name in ("ada", "bob", "eve")]
+def test_broadcast_reaches_all_that_are_open(registry: ConnectionRegistry) -> None:
+    connections: list[Connection] = [add(registry, name) for name in ("ada", "bob", "eve")]
     outboxes = [FakeOutbox(), FakeOutbox()]
     for connection, outbox in zip(connections, outboxes, strict=False):
         registry.open(connection, outbox)
-    assert list(registry.broadcast(BATCH, skip=connections[0])) == []
-    assert [len(outbox.frames) for outbox in outboxes] == [0, 1]
+    assert list(registry.broadcast(BATCH)) == []
+    assert [len(outbox.frames) for outbox in outboxes] == [1, 1]
 
 
 def test_newcomer_in_the_middle_of_a_broadcast_is_not_written_to(clock: Clock) -> None:
@@ -124,7 +86,7 @@ def test_newcomer_in_the_middle_of_a_broadcast_is_not_written_to(clock: Clock) -
     fill(registry, 64, clock, seconds=1.0)
     late = FakeOutbox()
     for _ in registry.broadcast(BATCH):
-        registry.open(admit(registry, "late", "a"), late)
+        registry.open(add(registry, "late"), late)
     assert late.frames == []
     assert len(registry) == 65
 
@@ -142,7 +104,7 @@ def test_leaver_while_another_is_written_to_disturbs_nobody(clock: Clock) -> Non
     registry = ConnectionRegistry(10, clock=clock)
     outboxes: list[FakeOutbox] = []
     for name in ("ada", "bob", "eve"):
-        connection = admit(registry, name, "a")
+        connection = add(registry, name)
         outboxes.append(SlowOutbox(clock, 0, lambda gone=connection: registry.remove(gone)))  # type: ignore[misc]
         registry.open(connection, outboxes[-1])
     list(registry.broadcast(BATCH))
@@ -167,34 +129,12 @@ def test_time_between_turns_does_not_count(clock: Clock) -> None:
     assert turns == 1
 
 
-def test_name_of_who_can_not_prove_it_is_free_as_soon_as_it_is_left(registry: ConnectionRegistry) -> None:
-    registry.remove(admit(registry, "ada", "a"))
-    assert admit(registry, "ada", "b").session.address == "b"
-
-
-def test_held_name_comes_free_with_time(registry: ConnectionRegistry, clock: Clock) -> None:
-    registry.remove(registry.admit(Session("ada", "a", provable=True), None))
-    clock.now += HOLD - 0.1
-    with pytest.raises(UsernameTaken):
-        admit(registry, "ADA", "a")
-    clock.now += 0.1
-    admit(registry, "ADA", "a")
-
-
-def test_who_proves_to_be_the_holder_gets_the_name_back(registry: ConnectionRegistry) -> None:
-    first = registry.admit(Session("ada", "a", "id", provable=True), None)
-    assert registry.admit(Session("ADA", "b", "id", provable=True), None).session is first.session
-    registry.remove(first)
-    with pytest.raises(UsernameTaken):
-        registry.admit(Session("ada", "a", "other", provable=True), None)
-
-
 def test_capacity_of_an_address_is_exact_and_given_back(clock: Clock) -> None:
     registry = ConnectionRegistry(10, 2, clock)
     held = []
     for name in ("ada", "bob"):
         registry.check_capacity("1.2.3.4")
-        held.append(registry.admit(Session(name, "a"), "1.2.3.4"))
+        held.append(registry.add(Session(name, "a"), "1.2.3.4"))
     with pytest.raises(TooManyConnections):
         registry.check_capacity("1.2.3.4")
     registry.check_capacity("5.6.7.8")
@@ -202,6 +142,6 @@ def test_capacity_of_an_address_is_exact_and_given_back(clock: Clock) -> None:
     registry.remove(held[0])
     registry.remove(held[0])
     registry.check_capacity("1.2.3.4")
-    registry.admit(Session("eve", "a"), "1.2.3.4")
+    registry.add(Session("eve", "a"), "1.2.3.4")
     with pytest.raises(TooManyConnections):
         registry.check_capacity("1.2.3.4")

@@ -12,16 +12,16 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient, WebSocketTestSession
 
-from app import chat as chat_module
 from app import outbox as outbox_module
+from app import roster as roster_module
 from app.chat import Chat
 from app.config import Settings
+from app.credentials import Handshake
 from app.engines import base
 from app.exceptions import CloseCode
 from app.main import create_app
 from app.registry import ConnectionRegistry
 from tests.conftest import UNLIMITED
-from tests.fakes import admit
 
 NewClient = Callable[..., TestClient]
 URL = "/ws/chat?username=ada"
@@ -301,7 +301,7 @@ class Peer:
 @pytest.fixture
 async def app(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Starlette]:
     """A started app, in which nothing may be left of any connection at the end."""
-    monkeypatch.setattr(chat_module, "LEAVE_DELAY", 0)
+    monkeypatch.setattr(roster_module, "LEAVE_DELAY", 0)
     monkeypatch.setattr(outbox_module, "CLOSE_TIMEOUT", 0.01)
     caplog.set_level(logging.INFO, "app")
     app = create_app(Settings.model_validate({"engine_url": "memory://", "ws_send_buffer": 65_536, **UNLIMITED}))
@@ -310,9 +310,9 @@ async def app(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
         yield app
         for _ in range(10):
             await asyncio.sleep(0)
-        assert (len(registry), registry.users, registry.outboxes()) == (0, 0, [])
+        assert (len(registry), app.state.chat.users, registry.outboxes()) == (0, 0, [])
         assert not [task for task in asyncio.all_tasks() if task.get_name() == "outbox"]
-        admit(registry, "ada", "another address")  # the name is free
+        await app.state.chat.admit(Handshake("ada", "another address", None))  # the name is free
     told = [entry.getMessage() for entry in caplog.records]
     assert told.count("User connected: ada") == told.count("User disconnected: ada")
 

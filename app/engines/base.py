@@ -10,8 +10,9 @@ import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from itertools import islice
+from typing import NamedTuple, Protocol
 
 from app import tasks
 from app.exceptions import ChatError, NonceReused, StoreError, Unavailable
@@ -27,8 +28,20 @@ PROBE_BROKEN = 5.0  # the same while it is broken
 
 logger = logging.getLogger(__name__)
 
-Deliver = Callable[[Sequence[Message]], Awaitable[None]]
 Answer = Callable[[Message | ChatError], None]
+
+
+class Listener(Protocol):
+    """Who hears what an engine has stored."""
+
+    def renew(self, past: Sequence[Message]) -> None:
+        """The store was opened, or is another one now: these are its newest messages, oldest first."""
+
+    async def deliver(self, messages: Sequence[Message]) -> None:
+        """These were stored after all that was told before."""
+
+    def trouble(self) -> None:
+        """For some seconds now, what others store may not arrive."""
 
 
 class Pending(NamedTuple):
@@ -62,13 +75,14 @@ class Engine(ABC):
         self._idle.set()
         self._writer: asyncio.Task[None] | None = None
 
-    async def start(self, deliver: Deliver) -> None:
-        """Opens the store. Delivers the newest `keep` messages, then every batch as it is stored, in `seq` order.
+    async def start(self, listener: Listener) -> None:
+        """Opens the store. Tells the newest `keep` messages, then every batch as it is stored, in `seq` order.
 
         Raises StoreError when the store can't be opened.
         """
-        await deliver(await self._open())
-        self._writer = tasks.spawn(self._write(deliver), "engine writer")
+        self._listener = listener
+        listener.renew(await self._open())
+        self._writer = tasks.spawn(self._write(), "engine writer")
 
     def publish(self, draft: Draft, answer: Answer) -> None:
         """Queues a draft and returns at once. Raises Unavailable when too many wait already.
@@ -119,12 +133,12 @@ class Engine(ABC):
     async def _close(self) -> None:
         """Frees everything that `_open` took."""
 
-    async def _write(self, deliver: Deliver) -> None:
+    async def _write(self) -> None:
         while not self._stopping or self._pending:
             await self._wait()
             batch = self._take()
             if batch or not self._stopping:
-                await self._write_batch(batch, deliver)
+                await self._write_batch(batch)
             if not self._pending:
                 self._idle.set()
 
@@ -141,16 +155,20 @@ class Engine(ABC):
             timer.cancel()
 
     def _take(self) -> list[Pending]:
-        batch: list[Pending] = []
-        room = self._batch_bytes
-        while self._pending and len(batch) < BATCH_LIMIT:
-            room -= FRAME_BYTES + CHAR_BYTES * len(self._pending[0].draft.text)
-            if batch and room < 0:
-                break
-            batch.append(self._pending.popleft())
-        return batch
+        fitting = self._fitting(pending.draft for pending in self._pending)
+        return [self._pending.popleft() for _ in range(fitting)]
 
-    async def _write_batch(self, batch: list[Pending], deliver: Deliver) -> None:
+    def _fitting(self, drafts: Iterable[Draft]) -> int:
+        """How many of these, from the first on, make one batch."""
+        fitting, room = 0, self._batch_bytes
+        for draft in islice(drafts, BATCH_LIMIT):
+            room -= FRAME_BYTES + CHAR_BYTES * len(draft.text)
+            if fitting and room < 0:
+                break
+            fitting += 1
+        return fitting
+
+    async def _write_batch(self, batch: list[Pending]) -> None:
         drafts = [pending.draft for pending in batch]
         try:
             messages = await self._patiently(drafts, batch)
@@ -165,15 +183,16 @@ class Engine(ABC):
         self._note(None)
         new = [message for message, draft in zip(messages, drafts, strict=True) if message.id == draft.id]
         if new:
-            self.seq = new[-1].seq
-            await self._deliver_safely(new, deliver)
+            await self._hand_out(new)
         for message, (draft, _, answer) in zip(messages, batch, strict=False):  # batch is empty when it was refused
             if message.id != draft.id:
                 answer(message if message.text == draft.text else NonceReused())
 
-    async def _deliver_safely(self, messages: list[Message], deliver: Deliver) -> None:
+    async def _hand_out(self, messages: Sequence[Message]) -> None:
+        """Delivers what was newly stored."""
+        self.seq = messages[-1].seq
         try:
-            await deliver(messages)
+            await self._listener.deliver(messages)
         except Exception:
             logger.exception("Delivery failed")  # our own fault; what comes next must still be stored and delivered
 

@@ -1,0 +1,158 @@
+"""The room's keys in Redis, and the scripts that change them, for the engine and the roster of every worker.
+
+Each change is one script, so that it happens whole or not at all. Knows nothing of what the workers do with it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError, RedisError
+
+from app.exceptions import StoreError
+from app.message import Draft, Message
+
+PREFIX = "{portfolio-chat}:"  # in braces, so that a Redis Cluster keeps all of them on one node
+KEEP_MESSAGES = 100_000
+KEEP_EVENTS = 1_000
+NONCE_SECONDS = 2 * 24 * 3600  # how long a nonce is remembered: the wire contract's 24 h and a reserve
+ID_SECONDS = 600  # the same for a draft without one, which only this server sends again
+READ_LIMIT = 256  # entries at once
+READ_SECONDS = 5.0  # how long to wait for the next one; it also finds out whether the connection still lives
+TIMEOUT = 2.5  # seconds for an answer, so that a second try fits into the patience of the one who posts
+OLDEST = (6, 2)  # version of Redis
+
+Entry = tuple[bytes, dict[bytes, bytes]]
+
+
+class RedisRoom:
+    """One room in the database that `url` names. `epoch`, `secret` and `seq` hold from `open` on.
+
+    Everything raises StoreError when Redis does not do what it should.
+    """
+
+    epoch = ""
+    secret = ""
+    seq = 0
+
+    def __init__(self, url: str) -> None:
+        self._name = _without_password(url)
+        options: Any = {"retry": Retry(NoBackoff(), 0), "protocol": 2, "socket_connect_timeout": TIMEOUT}
+        self._client = Redis.from_url(url, socket_timeout=TIMEOUT, **options)
+        # A blocking read needs a connection, and a patience, of its own.
+        self._reader = Redis.from_url(url, socket_timeout=READ_SECONDS + TIMEOUT, **options)
+        self._open, self._store, self._presence = map(self._script, ("open", "store", "presence"))
+
+    def _script(self, name: str) -> Any:
+        return self._client.register_script((Path(__file__).parent / f"{name}.lua").read_text())
+
+    async def check(self) -> str | None:
+        """What the owner should be warned of: that Redis forgets. Raises StoreError when it is too old."""
+        try:
+            info = await self._answer(self._client.info())
+        except StoreError as error:
+            if isinstance(error.__cause__, NoPermissionError):
+                return None
+            raise
+        version = str(info.get("redis_version", "7.0"))
+        if tuple(map(int, version.split(".")[:2])) < OLDEST:
+            raise StoreError(f"{self._name} is Redis {version}. Use Redis 6.2 or later, or Valkey.")
+        if not info.get("aof_enabled"):
+            return f"{self._name} loses messages when it stops. Set: appendonly yes, appendfsync always"
+        return None
+
+    async def open(self, seq: int, newest: str) -> None:
+        """Finds the room, or makes it. It is another one, with another epoch, when the old one is gone,
+
+        or has not got the message of id `newest` at `seq` (the newest seen in it; the id may be unknown).
+        """
+        fresh, secret = str(uuid.uuid4()), self.secret or secrets.token_hex(32)
+        found = await self._run(self._open, ["room"], [PREFIX, fresh, secret, self.epoch, seq, newest])
+        self.epoch, self.secret, self.seq = found[0].decode(), found[1].decode(), int(found[2])
+
+    async def newest(self, count: int) -> list[Message]:
+        """The newest messages, oldest first."""
+        entries = await self._answer(self._client.xrevrange(PREFIX + self.epoch, count=count))
+        return [_message(entry) for entry in reversed(entries)]
+
+    async def store(self, drafts: Sequence[Draft], seq: int) -> list[Message]:
+        """For each draft its message, or the one that has its nonce. Safe to call again with the same drafts.
+
+        `seq` is the newest that was seen: into a room that has lost it, nothing is stored.
+        """
+        arguments: list[Any] = [self.epoch, seq, PREFIX + "mark:", KEEP_MESSAGES]
+        for draft in drafts:
+            mark = f"{draft.session}:{draft.nonce}" if draft.nonce else draft.id
+            arguments += (mark, NONCE_SECONDS if draft.nonce else ID_SECONDS, _body(draft))
+        replies = await self._run(self._store, ["room", self.epoch], arguments)
+        return [_stored(reply, draft) for reply, draft in zip(replies, drafts, strict=True)]
+
+    async def presence(self, worker: str, fresh: bool, times: Sequence[int], limit: int, operations: list[Any]) -> Any:
+        """Runs presence.lua: None when the lease is lost, else version, number of users, and results."""
+        keys = ["room", "names", "online", "workers", "leaving", "events"]
+        arguments = [PREFIX + "at:", worker, "new" if fresh else "", *times, limit, KEEP_EVENTS, json.dumps(operations)]
+        reply = await self._run(self._presence, keys, arguments)
+        return (reply[0], reply[1], json.loads(reply[2])) if reply else None
+
+    async def last_event(self) -> bytes:
+        """The id of the newest event."""
+        entries = await self._answer(self._client.xrevrange(PREFIX + "events", count=1))
+        return bytes(entries[0][0]) if entries else b"0"
+
+    async def read(self, seq: int, event: bytes) -> tuple[list[Message], list[Entry]]:
+        """Waits for messages after `seq` and events after `event`, for READ_SECONDS at most."""
+        streams: Any = {PREFIX + self.epoch: f"{seq}-0", PREFIX + "events": event}
+        found = await self._answer(self._reader.xread(streams, count=READ_LIMIT, block=int(1000 * READ_SECONDS)))
+        entries = {name.decode(): new for name, new in found}
+        messages = entries.get(PREFIX + self.epoch, [])
+        return [_message(entry) for entry in messages], entries.get(PREFIX + "events", [])
+
+    async def close(self) -> None:
+        """Closes all connections. Safe to call again."""
+        await self._client.aclose()
+        await self._reader.aclose()
+
+    async def _run(self, script: Any, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        return await self._answer(script(keys=[PREFIX + key for key in keys], args=arguments))
+
+    async def _answer(self, asked: Any) -> Any:
+        try:
+            return await asked
+        except (RedisError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise StoreError(f"{self._name}: {reason}. Check that Redis runs, and ENGINE_URL.") from error
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _body(draft: Draft) -> bytes:
+    content = None if draft.content == draft.text else draft.content
+    parts = (draft.id, draft.session, draft.username, content, draft.text, draft.timestamp, draft.nonce, draft.role)
+    return json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _parse(body: bytes, seq: int) -> Message:
+    draft_id, session, username, content, text, timestamp, nonce, role = json.loads(body)
+    return Message(draft_id, session, username, text if content is None else content, text, timestamp, nonce, role, seq)
+
+
+def _message(entry: Entry) -> Message:
+    number, fields = entry
+    return _parse(fields[b"m"], int(number.partition(b"-")[0]))
+
+
+def _stored(reply: bytes, draft: Draft) -> Message:
+    seq, _, body = reply.partition(b" ")
+    return _parse(body or _body(draft), int(seq))

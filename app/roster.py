@@ -1,0 +1,133 @@
+"""Who is here, by name: sessions, the names that they hold, and who came and left.
+
+`Roster` knows the sessions of this process. It never waits, so that nothing changes between a check and what follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from app.exceptions import UsernameTaken
+
+HOLD = 60.0  # seconds that a name is held after its user left, when the user can prove to be the same
+LEAVE_DELAY = 5.0  # seconds in which a session may come back without having left
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One user, connected any number of times (tabs).
+
+    `provable`: its client knows tokens. `present`: the others take it to be here, which goes on for a moment after its
+    last connection ended. `held_until`: when its name is free again after that, on the roster's clock. `granted`: the
+    other workers' word on the name, where there are any.
+    """
+
+    username: str
+    address: str
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    provable: bool = False
+    role: str = "visitor"
+    connections: int = 0
+    present: bool = False
+    held_until: float = 0.0
+    granted: asyncio.Future[bool] | None = None
+
+
+class Listener(Protocol):
+    """Who hears what happens to the roster."""
+
+    def announce(self, event: str, username: str) -> None:
+        """A user came (`user_joined`) or left (`user_left`)."""
+
+    def users_changed(self) -> None:
+        """The number of users may be another."""
+
+    def evict(self, session: Session) -> None:
+        """The name turned out to be somebody else's."""
+
+
+class Roster:
+    """The sessions of this process. `clock` is monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.users = 0  # usernames connected now
+        self._clock = clock
+        self._sessions: dict[str, Session] = {}
+        self._leaving: dict[Session, asyncio.TimerHandle] = {}
+
+    async def start(self, listener: Listener) -> None:
+        """Begins to tell what happens."""
+        self._listener = listener
+
+    async def stop(self) -> None:
+        """Forgets who was about to leave. Safe to call when `start` was not."""
+        for timer in self._leaving.values():
+            timer.cancel()
+
+    def renew(self) -> None:
+        """The store is another one now, which is nothing to this process's own sessions."""
+
+    async def claim(self, newcomer: Session) -> Session:
+        """The session that a newcomer belongs to, for one more connection, which `release` gives back.
+
+        Raises UsernameTaken.
+        """
+        holder = self._sessions.get(newcomer.username.lower())
+        if holder and not is_same(holder, newcomer):
+            if holder.connections or self._clock() < holder.held_until:
+                raise UsernameTaken
+            self._leave_now(holder)  # which frees the name
+        session = self._sessions.setdefault(newcomer.username.lower(), newcomer)
+        self._arrive(session)
+        return session
+
+    def _arrive(self, session: Session) -> None:
+        if timer := self._leaving.pop(session, None):
+            timer.cancel()
+        session.connections += 1
+        if session.connections == 1:
+            self.users += 1
+            self._listener.users_changed()
+        if not session.present:
+            session.present = True
+            self._listener.announce("user_joined", session.username)
+
+    def release(self, session: Session) -> None:
+        """One connection of a session ended."""
+        session.connections -= 1
+        if session.connections:
+            return
+        self.users -= 1
+        self._listener.users_changed()
+        session.held_until = self._clock() + (HOLD if session.provable else 0.0)
+        self._leaving[session] = asyncio.get_running_loop().call_later(LEAVE_DELAY, self._leave_now, session)
+
+    def _leave_now(self, session: Session) -> None:
+        """A session did not come back: first the others learn it, then, unless its name is still held, it ends."""
+        if timer := self._leaving.pop(session, None):
+            timer.cancel()
+        if session.present:
+            session.present = False
+            self._listener.announce("user_left", session.username)
+        held = session.held_until - self._clock()
+        if held > 0:
+            self._leaving[session] = asyncio.get_running_loop().call_later(held, self._leave_now, session)
+        else:
+            del self._sessions[session.username.lower()]
+
+
+def is_same(holder: Session, newcomer: Session) -> bool:
+    """Whether a newcomer belongs to the session that holds the name already.
+
+    It proves to, or it can't be told apart: same address, and the holder's client knows no tokens. A newcomer that does
+    know them takes over only a session that lives.
+    """
+    told_apart = (
+        holder.provable or holder.address != newcomer.address or not (holder.connections or not newcomer.provable)
+    )
+    return holder.id == newcomer.id or not told_apart
