@@ -13,7 +13,7 @@ help: ## Show this list
 run: .venv/run .env ## Serve on http://localhost:8000 and start again whenever the code changes
 	@$(BIN)/python -m app --reload
 
-serve: .venv/run .env ## Serve without watching the code
+serve: .venv/prod .env ## Serve without watching the code (several processes: WORKERS=4 make serve, with Redis)
 	@exec $(BIN)/python -m app
 
 test: .venv/dev ## Run all tests (about four minutes)
@@ -51,6 +51,10 @@ clean: ## Remove what the other commands made, but never data/ or .env
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/dev: .venv/bin/python requirements.txt requirements-dev.txt
+.venv/prod: .venv/bin/python requirements.txt requirements-prod.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-prod.txt
+	@touch $@
+
+.venv/dev: .venv/bin/python requirements.txt requirements-prod.txt requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

@@ -19,9 +19,13 @@ def main() -> None:
     """Serves until SIGTERM or SIGINT. Exits with one sentence when it can't start."""
     parser = argparse.ArgumentParser(prog="python -m app", description="Serves the chat. Settings: see .env.example.")
     parser.add_argument("--reload", action="store_true", help="start again whenever the code changes")
+    parser.add_argument("--workers", type=int, metavar="N", help="how many processes, if not WORKERS; needs Redis")
     arguments = parser.parse_args()
     settings = load_settings()  # app.main has looked at them already, and ended the start if they are wrong
-    server.run(settings, _listen(settings), arguments.reload, _log_config(settings))
+    workers = settings.workers if arguments.workers is None else arguments.workers
+    if workers > 1 and not settings.engine_url.startswith("redis"):
+        sys.exit(f"{workers} workers share a room only through Redis: set ENGINE_URL=redis://…, or start a single one.")
+    server.run(settings, _listen(settings), arguments.reload, workers, _log_config(settings))
 
 
 def _listen(settings: Settings) -> socket.socket:

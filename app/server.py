@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import resource
+import signal
 import socket
 import threading
 import time
@@ -17,10 +18,10 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.supervisors import ChangeReload
+from uvicorn.supervisors import ChangeReload, Multiprocess, multiprocess
 
 from app import log, main
-from app.config import Settings
+from app.config import Settings, load_settings
 from app.frames import MAX_FRAME
 from app.request_protocol import RequestProtocol
 from app.socket_protocol import SocketProtocol
@@ -41,10 +42,14 @@ class Server(uvicorn.Server):
         self.spread = spread
         self.out_of_files = False
         self.gone_by = 0.0
+        self.alone = not config.reload and config.workers == 1
+        self.parent = os.getppid()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Starts the drain, and the watchdog that ends the process when something hangs."""
-        if self.should_exit and not self.config.reload:  # the reloader passes on what the terminal sent already
+        if self.should_exit and not self.alone:
+            return  # the parent passes on what the terminal sent already
+        if self.should_exit:
             os._exit(128 + sig)
         watchdog = threading.Timer(self.settings.shutdown_timeout, os._exit, (1,))
         watchdog.daemon = True
@@ -64,7 +69,12 @@ class Server(uvicorn.Server):
         gc.set_threshold(GC_THRESHOLD)
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second. Says once that files have run out, for libuv then turns peers away without a word."""
+        """Ten times a second. Says once that files have run out, for libuv then turns peers away without a word.
+
+        Ends a worker whose parent was killed, which would keep the port from the next one.
+        """
+        if not self.alone and os.getppid() != self.parent:
+            self.handle_exit(signal.SIGTERM, None)
         if not self.out_of_files and counter % 10 == 0:
             try:
                 socket.socket().close()
@@ -82,6 +92,19 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+class Worker(multiprocess.Process):
+    """One of several processes that serve."""
+
+    @property
+    def server(self) -> Server:
+        """Our server, where uvicorn would take its own."""
+        if not isinstance(self._server, Server):
+            settings = load_settings()
+            log.configure(settings.level)
+            self._server = Server(self.config, settings, settings.shutdown_spread)
+        return self._server
+
+
 def raise_file_limit(connections: int) -> None:
     """Raises the soft limit of open files to what so many connections need, or says that it can't be."""
     needed = connections + SPARE_FILES
@@ -92,8 +115,8 @@ def raise_file_limit(connections: int) -> None:
         logger.warning("Only %d files may be open, WS_MAX_CONNECTIONS=%d needs %d", hard, connections, needed)
 
 
-def run(settings: Settings, listener: socket.socket, reload: bool, log_config: dict[str, Any]) -> None:
-    """Serves on a bound socket until a signal ends it."""
+def run(settings: Settings, listener: socket.socket, reload: bool, workers: int, log_config: dict[str, Any]) -> None:
+    """Serves on a bound socket until a signal ends it; for `reload` always with one worker."""
     config = uvicorn.Config(
         "app.main:app",
         http=RequestProtocol,
@@ -106,6 +129,7 @@ def run(settings: Settings, listener: socket.socket, reload: bool, log_config: d
         backlog=4096,
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         reload=reload,
+        workers=1 if reload else workers,
         reload_dirs=["app"] if reload else None,
     )
     log.configure(settings.level)
@@ -114,5 +138,8 @@ def run(settings: Settings, listener: socket.socket, reload: bool, log_config: d
     with contextlib.suppress(KeyboardInterrupt):
         if reload:
             ChangeReload(config, target=server.run, sockets=[listener]).run()
+        elif config.workers > 1:
+            multiprocess.Process = Worker  # type: ignore[misc] # it has no other way to name the server
+            Multiprocess(config, sockets=[listener]).run()
         else:
             server.run(sockets=[listener])

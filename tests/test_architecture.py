@@ -18,7 +18,7 @@ RANKS = {
     "websocket": 6, "api": 6, "docs": 6, "demo_client": 6, "socket_protocol": 6,
     "main": 7, "request_protocol": 7, "server": 8, "__main__": 9,
 }  # fmt: skip
-ENGINES = {"base": 0, "redis_room": 0, "memory": 1, "sqlite": 1, "redis": 1, "__init__": 2}
+ENGINES = {"base": 0, "redis_room": 0, "lock": 0, "memory": 1, "sqlite": 1, "redis": 1, "__init__": 2}
 MODULES = sorted(APP.rglob("*.py"))
 
 

@@ -18,7 +18,7 @@ def open_engine(settings: Settings) -> Engine:
     if scheme == "sqlite":
         return SQLiteEngine(path[1:], keep, batch_bytes, settings.shutdown_timeout)
     if scheme == "memory":
-        return MemoryEngine(keep, batch_bytes)
+        return MemoryEngine(keep, batch_bytes, settings.shutdown_timeout)
     try:
         from app.engines.redis import RedisEngine  # noqa: PLC0415 - the driver is optional
         from app.engines.redis_room import RedisRoom  # noqa: PLC0415

@@ -79,19 +79,24 @@ class RedisEngine(Engine):
     async def _follow(self) -> None:
         """Reads on for ever, and over every outage."""
         clock = asyncio.get_running_loop().time
-        alive, told = clock(), False
+        failing: float | None = None  # since when
+        told = False
         while True:
             try:
                 await self.room.open(self.seq, self._newest)
                 if self.epoch != self.room.epoch:
                     await self._renew("It was emptied, or has lost what was seen in it")
-                alive, told = clock(), False
+                if failing:
+                    self._wake.set()  # so that the writer finds out at once
+                failing, told = None, False
                 await self._read()
             except StoreError:
-                self._wake.set()  # so that the writer finds out as well
+                failing = failing or clock()
+                if self.healthy:
+                    self._wake.set()
             except Exception:
                 logger.exception("The stream reader failed")
-            if clock() - alive > PATIENCE and not told:
+            if failing and clock() - failing > PATIENCE and not told:
                 told = True
                 self._listener.trouble()
             await asyncio.sleep(RETRY)

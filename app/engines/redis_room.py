@@ -128,7 +128,7 @@ class RedisRoom:
         try:
             return await asked
         except (RedisError, OSError) as error:
-            reason = str(error) or type(error).__name__
+            reason = str(error).rstrip(".") or type(error).__name__
             raise StoreError(f"{self._name}: {reason}. Check that Redis runs, and ENGINE_URL.") from error
 
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import logging
 import operator
-import os
 import secrets
 import sqlite3
 import uuid
@@ -21,12 +18,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from app.engines.base import Engine, number
+from app.engines.lock import Lock
 from app.exceptions import StoreError
 from app.message import Draft, Message
 
 T = TypeVar("T")
 
-logger = logging.getLogger(__name__)
+ADVICE = (
+    "Stop that one, or give this one a file of its own (ENGINE_URL=sqlite:///…). Several workers can't share a file: "
+    "start with a single worker, or set ENGINE_URL=redis://…"
+)
 
 # Step n takes a database from schema version n to n + 1; steps are only ever added.
 SCHEMA = (
@@ -72,8 +73,7 @@ class SQLiteEngine(Engine):
     def __init__(self, path: str, keep: int, batch_bytes: int, lock_timeout: float) -> None:
         super().__init__(keep, batch_bytes)
         self._path = Path(path)
-        self._lock_timeout = lock_timeout
-        self._lock: int | None = None
+        self._lock = Lock(Path(f"{path}.lock"), lock_timeout)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
         self._db: sqlite3.Connection | None = None
 
@@ -82,21 +82,8 @@ class SQLiteEngine(Engine):
             raise StoreError(f"{self._path} is a directory. Name a file in it in ENGINE_URL.")
         with _faults_of(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        await self._take_lock(self._lock)
+            await self._lock.take(str(self._path), ADVICE)
         return await self._in_thread(self._connect)
-
-    async def _take_lock(self, lock: int) -> None:
-        deadline = asyncio.get_running_loop().time() + self._lock_timeout
-        if not _locked(lock):
-            logger.info("%s is in use; waiting up to %g s for the other process", self._path, self._lock_timeout)
-        while not _locked(lock):
-            if asyncio.get_running_loop().time() >= deadline:
-                raise StoreError(
-                    f"{self._path} is in use by another process. Stop that one, or give this one a file of its own "
-                    "(ENGINE_URL=sqlite:///…). One file can't serve several workers: start with a single worker."
-                )
-            await asyncio.sleep(0.05)
 
     def _connect(self) -> list[Message]:
         self._db = db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
@@ -135,9 +122,7 @@ class SQLiteEngine(Engine):
             await self._in_thread(self._db.close)
             self._db = None
         self._thread.shutdown(wait=False)
-        if self._lock is not None:
-            os.close(self._lock)  # which lets go of the lock
-            self._lock = None
+        self._lock.release()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         def guarded() -> T:
@@ -186,14 +171,6 @@ def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         if db.in_transaction:  # a full disk may have rolled it back already
             db.execute("ROLLBACK")
         raise
-
-
-def _locked(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextlib.contextmanager

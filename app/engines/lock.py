@@ -1,0 +1,47 @@
+"""A lock file: who has it is the only one, and a kill lets go of it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+from pathlib import Path
+
+from app.exceptions import StoreError
+
+logger = logging.getLogger(__name__)
+
+
+class Lock:
+    """Held by one process at a time. `timeout`: seconds to wait for the other one to go (a reload overlaps)."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        self._path = path
+        self._timeout = timeout
+        self._file: int | None = None
+
+    async def take(self, what: str, advice: str) -> None:
+        """Waits for it. Raises StoreError, which says `what` is in use and gives `advice`, and OSError."""
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        if not _locked(self._file):
+            logger.info("%s is in use; waiting up to %g s for the other process", what, self._timeout)
+        while not _locked(self._file):
+            if asyncio.get_running_loop().time() >= deadline:
+                raise StoreError(f"{what} is in use by another process. {advice}")
+            await asyncio.sleep(0.05)
+
+    def release(self) -> None:
+        """Lets go of it. Safe to call again."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
