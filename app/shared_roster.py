@@ -117,10 +117,10 @@ class SharedRoster(Roster):
         for _, event in entries:
             self._count(int(event[b"version"]), int(event[b"count"]))
             news = json.loads(event[b"news"])
+            for username in news["left"]:  # first, because a name may pass from one to the other
+                self._listener.announce("user_left", username)
             for username in news["joined"]:
                 self._listener.announce("user_joined", username)
-            for username in news["left"]:
-                self._listener.announce("user_left", username)
 
     def _queue(self, verb: str, session: Session) -> None:
         self._operations.append(Operation(verb, session))

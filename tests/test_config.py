@@ -138,6 +138,11 @@ def test_debug_lowers_the_log_level(env_file: Path) -> None:
         "sqlite:///",
         "sqlite:///:memory:",
         "memory://hunter2",
+        "redis://",
+        "redis:///0",
+        "redis://:hunter2@localhost:port/0",
+        "redis://:hunter2@localhost:0/0",
+        "redis://localhost/hunter2",
         "hunter2",
     ],
 )
@@ -148,7 +153,17 @@ def test_bad_engine_url_is_never_shown(env_file: Path, url: str) -> None:
     assert "mysql" not in told
 
 
-@pytest.mark.parametrize("url", ["memory://", "sqlite:///data/chat.db", "sqlite:////var/lib/chat.db"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "memory://",
+        "sqlite:///data/chat.db",
+        "sqlite:////var/lib/chat.db",
+        "redis://localhost",
+        "redis://localhost:6379/0",
+        "rediss://ada:secret@[::1]:6380/1?ssl_cert_reqs=none",
+    ],
+)
 def test_known_engine_urls_pass(env_file: Path, url: str) -> None:
     assert load_settings({"ENGINE_URL": url}, env_file).engine_url == url
 
