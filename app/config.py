@@ -103,7 +103,9 @@ class Settings(BaseModel):
     cors_allow_credentials: bool = _setting(True, "Let those pages send cookies; `CORS_ORIGINS=*` switches it off.")
     ws_heartbeat_interval: float = _setting(30.0, "Seconds between two pings to every client.", ge=0.05, le=3600)
     ws_heartbeat_timeout: float = _setting(60.0, "Seconds of silence after which a client is gone.", ge=0.1, le=7200)
-    ws_max_connections: int = _setting(1000, "How many connections there may be at once, in each worker.", ge=1, le=1_000_000)
+    ws_max_connections: int = _setting(
+        1000, "How many connections there may be at once, in each worker.", ge=1, le=1_000_000
+    )
     ws_max_connections_per_ip: int = _setting(
         50, "How many of them from one address (of IPv6, from one /64); 0 for no limit.", ge=0, le=1_000_000
     )
@@ -186,6 +188,11 @@ class Settings(BaseModel):
         if self.ws_send_buffer < 32 * self.max_message_length:
             raise ValueError("WS_SEND_BUFFER must be at least 32 times MAX_MESSAGE_LENGTH")
         return self
+
+    @property
+    def public_origin(self) -> str:
+        """Scheme, host and port of PUBLIC_URL, or nothing."""
+        return "{0.scheme}://{0.netloc}".format(urlsplit(self.public_url)) if self.public_url else ""
 
     @property
     def level(self) -> str:

@@ -105,7 +105,7 @@ class ChatEndpoint(WebSocketEndpoint):
         """The HTTP answer for who is not even let in to be told why."""
         settings: Settings = websocket.app.state.settings
         scheme = "https" if websocket.url.scheme == "wss" else "http"
-        own = [f"{scheme}://{websocket.headers.get('host', '')}", settings.public_url]
+        own = [f"{scheme}://{websocket.headers.get('host', '')}", settings.public_origin]
         if not security.origin_allowed(websocket.headers.getlist("origin"), own, settings.cors_origins):
             return wrong_origin()
         return restarting() if self.chat.draining else None

@@ -25,7 +25,9 @@ class MemoryEngine(Engine):
 
     def __init__(self, keep: int, batch_bytes: int, lock_timeout: float = 0.0) -> None:
         super().__init__(keep, batch_bytes)
-        self._lock = Lock(Path(tempfile.gettempdir()) / f"portfolio-chat-{os.getuid()}-{os.getppid()}.lock", lock_timeout)
+        self._lock = Lock(
+            Path(tempfile.gettempdir()) / f"portfolio-chat-{os.getuid()}-{os.getppid()}.lock", lock_timeout
+        )
         self._nonces: OrderedDict[tuple[str, str], Message] = OrderedDict()
 
     async def _open(self) -> list[Message]:
