@@ -135,8 +135,12 @@ class SharedRoster(Roster):
                 timer.cancel()
             try:
                 await self._exchange()
+                continue
             except StoreError:
-                await asyncio.sleep(RETRY)
+                logger.debug("Redis does not answer the roster")  # the engine tells the owner
+            except Exception:
+                logger.exception("The roster failed")  # our own fault; without a sign of life all users would leave
+            await asyncio.sleep(RETRY)
 
     async def _exchange(self) -> None:
         """Tells Redis what waits, or only that this worker lives."""
