@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import errno
+import os
 import socket
 import sys
 from typing import Any
@@ -12,17 +13,21 @@ from typing import Any
 import uvicorn.config
 
 from app import server
-from app.config import Settings, load_settings
+from app.config import Settings, SettingsError, load_settings
 
 
 def main() -> None:
     """Serves until SIGTERM or SIGINT. Exits with one sentence when it can't start."""
     parser = argparse.ArgumentParser(prog="python -m app", description="Serves the chat. Settings: see .env.example.")
     parser.add_argument("--reload", action="store_true", help="start again whenever the code changes")
-    parser.add_argument("--workers", type=int, metavar="N", help="how many processes, if not WORKERS; needs Redis")
+    parser.add_argument("--workers", metavar="N", help="how many processes, whatever WORKERS says; needs Redis")
     arguments = parser.parse_args()
-    settings = load_settings()  # app.main has looked at them already, and ended the start if they are wrong
-    workers = settings.workers if arguments.workers is None else arguments.workers
+    try:
+        given = {} if arguments.workers is None else {"WORKERS": arguments.workers}
+        settings = load_settings({**os.environ, **given})
+    except SettingsError as error:
+        sys.exit(str(error))
+    workers = 1 if arguments.reload else settings.workers
     if workers > 1 and not settings.engine_url.startswith("redis"):
         sys.exit(f"{workers} workers share a room only through Redis: set ENGINE_URL=redis://…, or start a single one.")
     server.run(settings, _listen(settings), arguments.reload, workers, _log_config(settings))

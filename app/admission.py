@@ -29,6 +29,7 @@ class Admission:
     """
 
     def __init__(self, settings: Settings, registry: ConnectionRegistry, secret: str) -> None:
+        self.secret = secret
         self._settings = settings
         self._registry = registry
         reserved = (*settings.reserved_usernames, settings.owner_username)

@@ -106,9 +106,12 @@ class Chat:
     def join(self, connection: Connection, outbox: Outbox, epoch: str | None, since: str | None) -> None:
         """Lets a connection in: history, session and user count, then everything that is delivered from now on.
 
-        Nothing is awaited between the history and the first broadcast, so none is missed or doubled.
+        Nothing is awaited between the history and the first broadcast, so none is missed or doubled. Raises
+        UsernameTaken when the name was taken back meanwhile.
         """
         session = connection.session
+        if session.refused:
+            raise UsernameTaken
         history = self._history.frame(since if epoch == self._engine.epoch else None)
         outbox.write(Batch([history, self._session_frame(session), self._count_frame()]))
         self._registry.open(connection, outbox)
@@ -225,7 +228,8 @@ class Chat:
         self._history = History(engine.keep, *limits)
         self._history.add((message.seq, frames.encode_data(message)) for message in past)
         self._history.seq = engine.seq
-        self._admission = Admission(settings, self._registry, engine.secret)
+        if not self._counting or self._admission.secret != engine.secret:
+            self._admission = Admission(settings, self._registry, engine.secret)
         if self._counting:
             self._roster.renew()
             if self._farewell:

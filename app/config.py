@@ -72,7 +72,13 @@ def _engine_url(value: str) -> str:
     if value == "memory://" or (scheme == "sqlite" and path[:1] == "/" and path not in ("/", "/:memory:")):
         return value
     parts = urlsplit(value)
-    if scheme in ("redis", "rediss") and parts.hostname and parts.port != 0 and re.fullmatch(r"(/\d*)?", parts.path):
+    if (
+        "#" not in value
+        and scheme in ("redis", "rediss")
+        and parts.hostname
+        and parts.port != 0
+        and re.fullmatch(r"(/\d*)?", parts.path)
+    ):
         return value
     raise ValueError("unknown engine")
 
@@ -188,11 +194,6 @@ class Settings(BaseModel):
         if self.ws_send_buffer < 32 * self.max_message_length:
             raise ValueError("WS_SEND_BUFFER must be at least 32 times MAX_MESSAGE_LENGTH")
         return self
-
-    @property
-    def public_origin(self) -> str:
-        """Scheme, host and port of PUBLIC_URL, or nothing."""
-        return "{0.scheme}://{0.netloc}".format(urlsplit(self.public_url)) if self.public_url else ""
 
     @property
     def level(self) -> str:

@@ -31,6 +31,8 @@ from app.responses import not_found
 from app.shared_roster import open_roster
 from app.websocket import ChatEndpoint
 
+HOPELESS = 3  # the exit code of a worker that uvicorn and gunicorn don't start again and again
+
 logger = logging.getLogger(__name__)
 
 ROUTES = [
@@ -154,7 +156,8 @@ def _from_environment() -> Starlette:
     try:
         return create_app(load_settings())
     except SettingsError as error:
-        raise SystemExit(f"The settings are wrong, so the start stops here.\n{error}") from None
+        sys.stderr.write(f"The settings are wrong, so the start stops here.\n{error}\n")
+        raise SystemExit(HOPELESS) from None
 
 
 app = _from_environment()

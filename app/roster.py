@@ -37,6 +37,11 @@ class Session:
     held_until: float = 0.0
     granted: asyncio.Future[bool] | None = None
 
+    @property
+    def refused(self) -> bool:
+        """Whether the name turned out to be another's."""
+        return self.granted is not None and self.granted.done() and not self.granted.result()
+
 
 class Listener(Protocol):
     """Who hears what happens to the roster."""

@@ -8,17 +8,21 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import multiprocessing
 import os
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.supervisors import ChangeReload, Multiprocess, multiprocess
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import ChangeReload, Multiprocess
+from uvicorn.supervisors import multiprocess as supervisor
 
 from app import log, main
 from app.config import Settings, load_settings
@@ -42,13 +46,11 @@ class Server(uvicorn.Server):
         self.spread = spread
         self.out_of_files = False
         self.gone_by = 0.0
-        self.alone = not config.reload and config.workers == 1
-        self.parent = os.getppid()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Starts the drain, and the watchdog that ends the process when something hangs."""
-        if self.should_exit and not self.alone:
-            return  # the parent passes on what the terminal sent already
+        if self.should_exit and multiprocessing.parent_process():
+            return  # which passes on what the terminal sent already
         if self.should_exit:
             os._exit(128 + sig)
         watchdog = threading.Timer(self.settings.shutdown_timeout, os._exit, (1,))
@@ -73,7 +75,8 @@ class Server(uvicorn.Server):
 
         Ends a worker whose parent was killed, which would keep the port from the next one.
         """
-        if not self.alone and os.getppid() != self.parent:
+        parent = multiprocessing.parent_process()
+        if parent and not parent.is_alive():
             self.handle_exit(signal.SIGTERM, None)
         if not self.out_of_files and counter % 10 == 0:
             try:
@@ -92,8 +95,24 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-class Worker(multiprocess.Process):
+class Worker(supervisor.Process):
     """One of several processes that serve."""
+
+    any_started = False
+
+    def _healthcheck(self, timeout: float) -> bool | None:
+        started = super()._healthcheck(timeout)
+        Worker.any_started |= bool(started)
+        return started
+
+    @property
+    def exitcode(self) -> int | None:
+        """As the supervisor shall see it. Once the room was open, who can't start (Redis is away) is tried again,
+
+        where uvicorn would end all the others with it.
+        """
+        code = super().exitcode
+        return 1 if code == STARTUP_FAILURE and Worker.any_started else code
 
     @property
     def server(self) -> Server:
@@ -134,12 +153,20 @@ def run(settings: Settings, listener: socket.socket, reload: bool, workers: int,
     )
     log.configure(settings.level)
     raise_file_limit(settings.ws_max_connections)
-    server = Server(config, settings, spread=0.0 if reload else settings.shutdown_spread)
     with contextlib.suppress(KeyboardInterrupt):
+        if config.workers > 1:
+            _run_workers(config, listener)
+            return
+        server = Server(config, settings, spread=0.0 if reload else settings.shutdown_spread)
         if reload:
             ChangeReload(config, target=server.run, sockets=[listener]).run()
-        elif config.workers > 1:
-            multiprocess.Process = Worker  # type: ignore[misc] # it has no other way to name the server
-            Multiprocess(config, sockets=[listener]).run()
         else:
             server.run(sockets=[listener])
+
+
+def _run_workers(config: uvicorn.Config, listener: socket.socket) -> None:
+    supervisor.Process = Worker  # type: ignore[misc] # it has no other way to name the server
+    parent = Multiprocess(config, sockets=[listener])
+    parent.run()
+    if any(worker.exitcode == STARTUP_FAILURE for worker in parent.processes):
+        sys.exit(STARTUP_FAILURE)  # it would end as if all were well

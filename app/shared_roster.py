@@ -36,16 +36,17 @@ logger = logging.getLogger(__name__)
 
 
 class Operation(NamedTuple):
-    """What Redis is told of a session: `claim` or `release`."""
+    """What Redis is told: `begin`, `end`, or `claim` or `release` of a session."""
 
     verb: str
-    session: Session
+    session: Session | None = None
 
     def parts(self) -> list[Any]:
         """As presence.lua takes it."""
-        session = self.session
-        parts = [self.verb, session.username, session.id]
-        return [*parts, session.address, session.provable] if self.verb == "claim" else parts
+        if not (session := self.session):
+            return [self.verb]
+        proof = [session.id, session.address, session.provable]
+        return [self.verb, session.username, *(proof if self.verb == "claim" else ())]
 
 
 class SharedRoster(Roster):
@@ -59,10 +60,11 @@ class SharedRoster(Roster):
         super().__init__(clock)
         self._engine = engine
         self._announce_limit = announce_limit
-        self._operations: deque[Operation] = deque()
+        self._operations = deque([Operation("begin")])
         self._wake = asyncio.Event()
-        self._version = -1
-        self._worker, self._fresh = str(uuid.uuid4()), True
+        self._version = 0
+        self._worker = str(uuid.uuid4())
+        self._turns = itertools.count(1)
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self, listener: Listener) -> None:
@@ -77,14 +79,14 @@ class SharedRoster(Roster):
         if self._beating:
             await tasks.end(self._beating)
             try:
-                await self._send([["end"]])
+                await self._send([Operation("end")])
             except StoreError:
                 logger.warning("Redis does not answer, so the users of this worker leave the count in %g s", LEASE)
 
     def renew(self) -> None:
-        """Takes another lease, and claims the names of all who are here anew."""
-        self._worker, self._fresh, self._version = str(uuid.uuid4()), True, -1
-        self._operations = deque(Operation("claim", session) for session in self._sessions.values())
+        """Begins anew, and claims the names of all who are here."""
+        claims = [Operation("claim", session) for session in self._sessions.values()]
+        self._operations, self._version = deque([Operation("begin"), *claims]), 0
         self._wake.set()
 
     async def claim(self, newcomer: Session) -> Session:
@@ -98,7 +100,7 @@ class SharedRoster(Roster):
         session.connections += 1
         try:
             await asyncio.wait({session.granted}, timeout=CLAIM_PATIENCE)
-            if session.granted.done() and not session.granted.result():
+            if session.refused:
                 raise UsernameTaken
         except BaseException:
             self.release(session)
@@ -144,24 +146,25 @@ class SharedRoster(Roster):
 
     async def _exchange(self) -> None:
         """Tells Redis what waits, or only that this worker lives."""
-        waiting, worker = self._operations, self._worker
+        waiting = self._operations
         batch = list(itertools.islice(waiting, BATCH_LIMIT))
-        results = await self._send([operation.parts() for operation in batch])
-        if worker != self._worker:
+        results = await self._send(batch)
+        if waiting is not self._operations:
             return  # everything is said anew
         if results is None:
-            logger.warning("This worker was taken for dead, and comes back")
+            logger.warning("Redis does not know this worker's users any more, and is told again")
             self.renew()
             return
-        self._fresh = False
         for operation, result in zip(batch, results, strict=True):
             waiting.popleft()
-            if operation.verb == "claim":
+            if operation.verb == "claim" and operation.session:
                 self._settle(operation.session, result)
 
-    async def _send(self, operations: list[Any]) -> list[Any] | None:
+    async def _send(self, operations: Sequence[Operation]) -> list[Any] | None:
+        parts = [operation.parts() for operation in operations]
         times = [int(1000 * seconds) for seconds in (LEASE, LEAVE_DELAY, HOLD)]
-        reply = await self._engine.room.presence(self._worker, self._fresh, times, self._announce_limit, operations)
+        turn, limit = next(self._turns), self._announce_limit
+        reply = await self._engine.room.presence(self._worker, parts, turn, self._version, times, limit)
         if reply is None:
             return None
         version, users, results = reply
@@ -179,10 +182,12 @@ class SharedRoster(Roster):
         """Whether a session has its name, in the spelling and under the id of who came first."""
         if granted:
             session.username, session.id = granted
-        else:
-            self._listener.evict(session)
-        if session.granted and not session.granted.done():
+        if not session.granted or (session.granted.done() and session.granted.result() != bool(granted)):
+            session.granted = asyncio.get_running_loop().create_future()
+        if not session.granted.done():
             session.granted.set_result(bool(granted))
+        if not granted:
+            self._listener.evict(session)
 
 
 def open_roster(settings: Settings, engine: Engine) -> Roster:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.endpoints import WebSocketEndpoint
 from starlette.responses import Response
@@ -64,10 +65,12 @@ class ChatEndpoint(WebSocketEndpoint):
             limit = websocket.app.state.settings.ws_send_buffer
             self.outbox = open_outbox(self.scope, self.send, limit, self._give_up)
             if refusal:
-                self._refuse(refusal)
-            elif self.connection:
-                query = websocket.query_params
-                self.chat.join(self.connection, self.outbox, query.get("epoch"), query.get("since"))
+                raise refusal
+            assert self.connection
+            query = websocket.query_params
+            self.chat.join(self.connection, self.outbox, query.get("epoch"), query.get("since"))
+        except ConnectionRefused as error:
+            self._refuse(error)
         except BaseException:
             await self.on_disconnect(websocket, CloseCode.OUR_FAULT)  # Starlette doesn't call it from here
             raise
@@ -105,7 +108,8 @@ class ChatEndpoint(WebSocketEndpoint):
         """The HTTP answer for who is not even let in to be told why."""
         settings: Settings = websocket.app.state.settings
         scheme = "https" if websocket.url.scheme == "wss" else "http"
-        own = [f"{scheme}://{websocket.headers.get('host', '')}", settings.public_origin]
+        public = urlsplit(settings.public_url)
+        own = [f"{scheme}://{websocket.headers.get('host', '')}", f"{public.scheme}://{public.netloc}"]
         if not security.origin_allowed(websocket.headers.getlist("origin"), own, settings.cors_origins):
             return wrong_origin()
         return restarting() if self.chat.draining else None

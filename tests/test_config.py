@@ -222,11 +222,3 @@ def test_every_setting_has_a_sentence_of_help() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert field.description.endswith("."), name
-
-
-@pytest.mark.parametrize(
-    ("url", "origin"),
-    [("", ""), ("https://chat.example.com", "https://chat.example.com"), ("http://a:81/room/", "http://a:81")],
-)
-def test_public_origin_is_that_of_the_public_url(env_file: Path, url: str, origin: str) -> None:
-    assert load_settings({"PUBLIC_URL": url}, env_file).public_origin == origin

@@ -97,11 +97,14 @@ def test_everybody_is_pinged_and_the_silent_closed(client: NewClient) -> None:
         assert message["code"] == 4000
 
 
-def test_bad_settings_stop_the_start_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_settings_stop_the_start_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("PORT", "many")
     with pytest.raises(SystemExit) as ended:
         main._from_environment()
-    assert "PORT: 'many' is not allowed. Allowed: a whole number from 0 to 65535." in str(ended.value)
+    assert ended.value.code == 3
+    assert "PORT: 'many' is not allowed. Allowed: a whole number from 0 to 65535.\n" in capsys.readouterr().err
 
 
 def test_app_is_made_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,14 +55,14 @@ async def refusal(server: RunningServer, name: str, **options: Any) -> tuple[str
     ],
 )
 async def test_own_public_and_listed_origins_are_let_in(start: Start, origin: str) -> None:
-    server = start(PUBLIC_URL="https://chat.example.com", CORS_ORIGINS="https://site.example")
+    server = start(PUBLIC_URL="https://chat.example.com/room", CORS_ORIGINS="https://site.example")
     origin = origin.format(port=server.port)
     async with server.connect("ada", origin=Origin(origin)) as ada:
         assert (await ada.read())["type"] == "history"
 
 
 async def test_other_origins_are_refused_before_the_upgrade(start: Start) -> None:
-    server = start(PUBLIC_URL="https://chat.example.com", CORS_ORIGINS="https://site.example")
+    server = start(PUBLIC_URL="https://chat.example.com/room", CORS_ORIGINS="https://site.example")
     look_alikes = [
         *("null", "", "http://site.example", "https://site.example:8443", "https://site.example.evil.com"),
         *("https://evilsite.example", "https://site.example@evil.com", "https://site.example/path", "chat.example.com"),

@@ -14,7 +14,7 @@ from app.engines import base
 from app.engines import redis as redis_module
 from app.engines.redis import RedisEngine
 from app.engines.redis_room import PREFIX, RedisRoom
-from app.exceptions import StoreError
+from app.exceptions import StoreError, Unavailable
 from app.message import Draft
 from tests.fakes import draft
 from tests.running import RunningRedis, until
@@ -95,9 +95,9 @@ async def test_lost_reply_is_asked_again_and_nothing_is_stored_twice(
     assert isinstance(one.engine, RedisEngine)
     store, asked = one.engine.room.store, []
 
-    async def lose(drafts: list[Draft], seq: int) -> Any:
+    async def lose(epoch: str, drafts: list[Draft], seq: int) -> Any:
         asked.append(len(drafts))
-        stored = await store(drafts, seq)
+        stored = await store(epoch, drafts, seq)
         if len(asked) < 3:
             raise StoreError("the reply was lost")
         return stored
@@ -119,6 +119,7 @@ async def test_store_that_lost_what_was_seen_is_another_one(
 ) -> None:
     """It was emptied; it is back without its newest messages; or another message stands where one was seen."""
     monkeypatch.setattr("app.engines.redis_room.READ_SECONDS", 0.05)
+    monkeypatch.setattr(redis_module, "READ_SECONDS", 0.05)
     monkeypatch.setattr(redis_module, "RETRY", 0.001)
     one, two = await worker(), await worker()
     one.publish(draft("1"), draft("2"), draft("3"))
@@ -154,6 +155,7 @@ async def test_worker_that_missed_trimmed_messages_starts_anew(
     worker: Start, shared_redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.engines.redis_room.READ_SECONDS", 0.05)
+    monkeypatch.setattr(redis_module, "READ_SECONDS", 0.05)
     monkeypatch.setattr(redis_module, "RETRY", 0.001)
     one, two = await worker(), await worker()
     assert isinstance(two.engine, RedisEngine)
@@ -203,6 +205,7 @@ async def test_start_without_redis_says_what_to_check_and_no_password() -> None:
     [
         ({"redis_version": "7.0.15", "aof_enabled": 1}, None),
         ({"redis_version": "7.0.15", "aof_enabled": 0}, "loses messages"),
+        ({"redis_version": "7.0.15", "aof_enabled": 1, "maxmemory_policy": "allkeys-lru"}, "may drop messages"),
         (NoPermissionError("no"), None),
     ],
 )
@@ -246,3 +249,58 @@ async def test_full_redis_is_unhealthy_until_there_is_room(
     redis.ask("CONFIG SET maxmemory 0")
     await until(one.healthy)
     assert "maxmemory" in caplog.text
+
+
+async def test_writer_goes_on_when_redis_loses_what_it_had_just_stored(
+    worker: Start, shared_redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply came, but the reader was still busy with the message before."""
+    monkeypatch.setattr(redis_module, "READ_SECONDS", 0.05)
+    monkeypatch.setattr("app.engines.redis_room.READ_SECONDS", 0.05)
+    one, two = await worker(), await worker()
+    flowing, busy = asyncio.Event(), asyncio.Event()
+    deliver = two.deliver
+
+    async def slowly(messages: Any) -> None:
+        busy.set()
+        await flowing.wait()
+        await deliver(messages)
+
+    monkeypatch.setattr(two, "deliver", slowly)
+    one.publish(draft("before"))
+    await busy.wait()
+    two.publish(draft("lost"))
+    await until(lambda: isinstance(two.engine, RedisEngine) and two.engine._acknowledged == 2)
+    shared_redis.ask("FLUSHALL")
+    flowing.set()
+    await two.until(answered=1)
+    assert two.refusals == [Unavailable]
+    await until(lambda: two.renewed == 2)
+    two.publish(draft("after"))
+    await two.until(delivered=len(two.delivered) + 1)
+    assert two.delivered[-1].seq == 3
+
+
+async def test_coming_and_going_does_not_keep_the_reader_from_finding_another_room(
+    worker: Start, shared_redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_module, "READ_SECONDS", 0.1)
+    one = await worker()
+    shared_redis.ask("FLUSHALL")
+    for _ in range(1000):
+        shared_redis.ask(f"XADD {PREFIX}events * version 1 count 1 news {{}}")
+        if one.renewed == 2:
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("the reader never looked")
+
+
+async def test_gap_in_which_nothing_is_missing_is_passed_over(worker: Start, shared_redis: RunningRedis) -> None:
+    """Another worker came back from another room, and saw to it that none of its numbers is given twice."""
+    one = await worker()
+    one.publish(draft("1"))
+    await one.until(delivered=1)
+    shared_redis.ask(f"HSET {PREFIX}room seq 100")
+    one.publish(draft("2"))
+    await one.until(delivered=2)
+    assert (one.seqs, one.renewed) == ([1, 101], 1)

@@ -264,3 +264,49 @@ async def test_crowd_comes_and_goes_and_the_count_is_right(worker: Start) -> Non
         (one if number % 2 else two).roster.release(session)
     await counted(1, one, two)
     assert len([event for event in one.events if event.endswith("joined")]) == 10  # more would be noise
+
+
+async def test_late_copy_of_a_call_changes_nothing(worker: Start) -> None:
+    """It was given up and sent again, and reached Redis after all that followed."""
+    one, two = await worker(), await worker()
+    calls: list[Any] = []
+
+    async def noted(*call: Any) -> Any:
+        calls.append(call)
+        return await one.presence(*call)
+
+    one.engine.room.presence = noted  # type: ignore[assignment, method-assign]
+    one.roster.release(await one.come("ghost"))
+    await until(lambda: any(parts[0] == "release" for call in calls for parts in call[1]))
+    (claim,) = [call for call in calls if any(parts[0] == "claim" for parts in call[1])]
+    assert await one.presence(*claim) is None
+    await until(lambda: two.events == ["ghost joined", "ghost left"])
+    await counted(0, one, two)
+
+
+async def test_older_presence_is_put_right(worker: Start) -> None:
+    """Redis is back with the messages, but with less of who came and left than it had acknowledged."""
+    one, two = await worker(), await worker()
+    ada, bob = await one.come("ada"), await one.come("bob")
+    await counted(2, one, two)
+    client = one.engine.room._client
+    await client.srem("{portfolio-chat}:online", "bob")
+    await client.hset("{portfolio-chat}:room", "version", "1")
+    await until_next_beat(one)
+    await counted(2, one, two)
+    one.roster.release(ada)
+    await counted(1, one, two)
+    assert bob.connections == 1
+
+
+async def test_visit_within_an_outage_leaves_nothing(worker: Start) -> None:
+    """Under a name that the same address has on another worker, so that it joins that session and leaves in one go."""
+    one, two = await worker(), await worker()
+    await two.come("ada")
+    one.cut_off()
+    one.roster.release(await one.come("ada"))
+    one.reconnect()
+    await until_next_beat(one)
+    await until_next_beat(one)
+    two.roster.release(two.roster._sessions["ada"])
+    await counted(0, one, two)

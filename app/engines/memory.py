@@ -12,6 +12,7 @@ from pathlib import Path
 
 from app.engines.base import Engine, number
 from app.engines.lock import Lock
+from app.exceptions import StoreError
 from app.message import Draft, Message
 
 NONCE_SECONDS = 24 * 3600.0  # how long a nonce is remembered (the wire contract's minimum)
@@ -32,7 +33,12 @@ class MemoryEngine(Engine):
 
     async def _open(self) -> list[Message]:
         if _has_siblings():
-            await self._lock.take("memory://", ADVICE)
+            try:
+                await self._lock.take("memory://", ADVICE)
+            except OSError as error:
+                raise StoreError(
+                    f"{tempfile.gettempdir()}: {error.strerror}. Make it writable, or set TMPDIR"
+                ) from error
         self.epoch, self.seq, self.secret = str(uuid.uuid4()), 0, secrets.token_hex(32)
         return []
 

@@ -1,11 +1,14 @@
 -- Who is here, over all workers. A worker holds a lease and keeps it alive by running this; when it dies, its users leave.
--- KEYS: room, names, online, workers, leaving, events. ARGV: prefix of a worker's own names, worker, 'new' for a worker
--- that begins, the times lease, leave delay and hold (ms), announce limit, how many events to keep, and operations as
--- JSON: ["claim", username, session, address, provable], ["release", username, session], ["end"].
--- Returns 0 when the lease is lost, else version, number of users, and for each operation false or [username, session].
-local room, names, online, workers, leaving, events = unpack(KEYS)
-local prefix, worker = ARGV[1], ARGV[2]
-local lease, leave_delay, hold, limit = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+-- KEYS: room, names, online, workers, leaving, events, turns. ARGV: prefix of a worker's own names, worker, operations as
+-- JSON: ["begin"], ["claim", username, session, address, provable], ["release", username], ["end"]; then the
+-- worker's turn, which counts its calls, the version that it has seen, the times lease, leave delay and hold (ms), up to
+-- how many users are announced, how many events to keep.
+-- Returns 0 when the worker must begin anew, else version, number of users, and for each operation false or
+-- [username, session] of who has the name.
+local room, names, online, workers, leaving, events, turns = unpack(KEYS)
+local prefix, worker, todo = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
+local turn, seen = tonumber(ARGV[4]), tonumber(ARGV[5])
+local lease, leave_delay, hold, limit = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local before = redis.call('SCARD', online)
@@ -41,6 +44,7 @@ local function bury(who, since)
     depart(name, who, since)
   end
   redis.call('ZREM', workers, who)
+  redis.call('HDEL', turns, who)
 end
 
 local function is_same(entry, session, address, provable)
@@ -77,39 +81,51 @@ function operations.claim(username, session, address, provable)
   return { entry.username, entry.session }
 end
 
-function operations.release(username, session)
-  local name = string.lower(username)
-  local entry = load(name)
-  if entry and entry.session == session then
-    depart(name, worker, now)
-  end
+function operations.release(username)
+  depart(string.lower(username), worker, now)
   return false
 end
 
-operations['end'] = function()
+-- What was known of this worker is forgotten; who is still here is claimed next.
+function operations.begin()
   bury(worker, now)
   return false
 end
 
--- The leases. After an outage, in which nobody could keep one alive, all get the time to.
+operations['end'] = operations.begin
+
+-- A call that was given up may still come, after those that followed; and Redis may be back with an older state.
+local version = tonumber(redis.call('HGET', room, 'version') or 0)
+if turn <= tonumber(redis.call('HGET', turns, worker) or 0) or version < seen then
+  return 0
+end
+
+-- The leases. After an outage, in which nobody could keep one alive, and when the clock stepped, all get the time to.
 local last = tonumber(redis.call('HGET', room, 'beat') or 0)
 redis.call('HSET', room, 'beat', now)
-if now - last > lease / 2 then
+if math.abs(now - last) > lease * 2 / 3 then
   for _, who in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
     redis.call('ZADD', workers, now + lease, who)
+  end
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', leaving, now + hold, '+inf')) do
+    redis.call('ZADD', leaving, now + hold, name)
   end
 end
 for _, who in ipairs(redis.call('ZRANGEBYSCORE', workers, '-inf', now)) do
   bury(who, now - lease)
 end
-if ARGV[3] ~= 'new' and not redis.call('ZSCORE', workers, worker) then
+local first = todo[1] and todo[1][1]
+if first ~= 'begin' and not redis.call('ZSCORE', workers, worker) then
   return 0
 end
-redis.call('ZADD', workers, now + lease, worker)
 
 local replies = {}
-for i, operation in ipairs(cjson.decode(ARGV[9])) do
+for i, operation in ipairs(todo) do
   replies[i] = operations[operation[1]](unpack(operation, 2))
+end
+if first ~= 'end' then
+  redis.call('ZADD', workers, now + lease, worker)
+  redis.call('HSET', turns, worker, turn)
 end
 
 -- Who did not come back: first the others learn it, then, unless the name is still held, it is free.
@@ -120,6 +136,7 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', leaving, '-inf', now)) do
     left[#left + 1] = entry.username
   end
   if entry and now < entry.held then
+    entry.held = math.min(entry.held, now + hold)
     save(name, entry)
     redis.call('ZADD', leaving, entry.held, name)
   else
@@ -129,13 +146,12 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', leaving, '-inf', now)) do
 end
 
 local count = redis.call('SCARD', online)
-local version = redis.call('HGET', room, 'version') or 0
 if count ~= before or #joined + #left > 0 then
   version = redis.call('HINCRBY', room, 'version', 1)
   if count > limit then
     joined, left = {}, {}
   end
   local news = cjson.encode({ joined = joined, left = left })
-  redis.call('XADD', events, 'MAXLEN', '~', ARGV[8], '*', 'version', version, 'count', count, 'news', news)
+  redis.call('XADD', events, 'MAXLEN', '~', ARGV[10], '*', 'version', version, 'count', count, 'news', news)
 end
-return { tonumber(version), count, cjson.encode(replies) }
+return { version, count, cjson.encode(replies) }

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from app import tasks
 from app.engines.base import PATIENCE, Engine, Listener
-from app.engines.redis_room import Entry, RedisRoom
+from app.engines.redis_room import READ_SECONDS, Entry, Found, RedisRoom
 from app.exceptions import StoreError
 from app.message import Draft, Message
 
@@ -28,8 +28,10 @@ class RedisEngine(Engine):
         super().__init__(keep, batch_bytes)
         self.room = room
         self.on_events: Callable[[Sequence[Entry]], None] = lambda entries: None
-        self._event = b"0"  # the newest event that was heard
+        self.epoch, self.secret, self.seq = "", "", 0
         self._newest = ""  # id of the message at `seq`, where it is known
+        self._acknowledged = 0  # the highest seq that Redis said to be stored, perhaps not read yet
+        self._event = b"0"  # the newest event that was heard
         self._moved = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
 
@@ -41,14 +43,14 @@ class RedisEngine(Engine):
     async def _open(self) -> list[Message]:
         if warning := await self.room.check():
             logger.warning("%s", warning)
-        await self.room.open(0, "")
         self._event = await self.room.last_event()
-        return await self._past()
+        return await self._enter(await self.room.open("", "", 0, ""))
 
-    async def _past(self) -> list[Message]:
-        past = await self.room.newest(max(1, self.keep))
-        self.epoch, self.secret = self.room.epoch, self.room.secret
-        self.seq, self._newest = self.room.seq, ""
+    async def _enter(self, found: Found) -> list[Message]:
+        """Takes the room as it is now; its newest messages."""
+        past = await self.room.newest(found.epoch, max(1, self.keep))
+        self.epoch, self.secret, self.seq = found
+        self._newest = ""
         if past and past[-1].seq >= self.seq:
             self.seq, self._newest = past[-1].seq, past[-1].id
         return past[-self.keep :] if self.keep else []
@@ -56,17 +58,24 @@ class RedisEngine(Engine):
     async def _store(self, drafts: list[Draft]) -> list[Message]:
         """Tries again while there is time: what was stored without our knowing is found, not stored twice."""
         while True:
+            epoch = self.epoch
             try:
-                messages = await self.room.store(drafts, self.seq)
+                messages = await self.room.store(epoch, drafts, self.seq)
                 break
             except StoreError:
                 if not drafts or not self.healthy:
                     raise
             await asyncio.sleep(RETRY)
-        while messages and self.seq < max(message.seq for message in messages):
+        await self._read_up_to(max((message.seq for message in messages), default=0), epoch)
+        return messages
+
+    async def _read_up_to(self, seq: int, epoch: str) -> None:
+        self._acknowledged = max(self._acknowledged, seq)
+        while self.seq < seq and self.epoch == epoch:
             self._moved.clear()
             await self._moved.wait()
-        return messages
+        if self.epoch != epoch:
+            raise StoreError("Redis may have lost what it had just stored")
 
     async def _hand_out(self, messages: Sequence[Message]) -> None:
         """The reader has done it."""
@@ -83,13 +92,12 @@ class RedisEngine(Engine):
         told = False
         while True:
             try:
-                await self.room.open(self.seq, self._newest)
-                if self.epoch != self.room.epoch:
-                    await self._renew("It was emptied, or has lost what was seen in it")
+                await self._look()
                 if failing:
                     self._wake.set()  # so that the writer finds out at once
                 failing, told = None, False
-                await self._read()
+                await self._read(clock() + READ_SECONDS)
+                continue
             except StoreError:
                 failing = failing or clock()
                 if self.healthy:
@@ -101,18 +109,25 @@ class RedisEngine(Engine):
                 self._listener.trouble()
             await asyncio.sleep(RETRY)
 
-    async def _read(self) -> None:
-        """Delivers what comes, until nothing comes for a while."""
-        while True:
-            messages, events = await self.room.read(self.seq, self._event)
-            if not messages and not events:
-                return
+    async def _look(self) -> None:
+        """Whether the room is still the one that it was."""
+        known = max(self.seq, self._acknowledged)
+        found = await self.room.open(self.epoch, self.secret, known, self._newest if known == self.seq else "")
+        if found.epoch != self.epoch:
+            await self._renew(found, "It was emptied, or has lost what was seen in it")
+
+    async def _read(self, until: float) -> None:
+        """Delivers what comes, until nothing comes for a while, or until it is time to look at the room again."""
+        clock = asyncio.get_running_loop().time
+        while clock() < until:
+            messages, events = await self.room.read(self.epoch, self.seq, self._event)
             if events:
                 self._event = events[-1][0]
                 self.on_events(events)
-            if messages and messages[0].seq != self.seq + 1:
-                await self._renew("This worker was away for longer than it keeps messages")
-                messages = []
+            if messages and messages[0].seq > self.seq + 1 < await self.room.oldest(self.epoch):
+                found = Found(self.epoch, self.secret, self.seq)
+                await self._renew(found, "This worker was away for longer than messages are kept")
+                return
             while messages:
                 fitting = self._fitting(messages)
                 self._newest = messages[fitting - 1].id
@@ -120,8 +135,8 @@ class RedisEngine(Engine):
                 self._moved.set()
                 messages = messages[fitting:]
 
-    async def _renew(self, why: str) -> None:
+    async def _renew(self, found: Found, why: str) -> None:
+        past = await self._enter(found)
         logger.warning("The room in Redis is another one now, so everybody is told to come back. %s", why)
-        past = await self._past()
         self._listener.renew(past)
         self._moved.set()

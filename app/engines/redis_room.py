@@ -10,7 +10,7 @@ import secrets
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from redis.asyncio import Redis
@@ -34,15 +34,16 @@ OLDEST = (6, 2)  # version of Redis
 Entry = tuple[bytes, dict[bytes, bytes]]
 
 
+class Found(NamedTuple):
+    """The room as Redis has it; `seq` is the newest message's."""
+
+    epoch: str
+    secret: str
+    seq: int
+
+
 class RedisRoom:
-    """One room in the database that `url` names. `epoch`, `secret` and `seq` hold from `open` on.
-
-    Everything raises StoreError when Redis does not do what it should.
-    """
-
-    epoch = ""
-    secret = ""
-    seq = 0
+    """One room in the database that `url` names. Everything raises StoreError when Redis does not do what it should."""
 
     def __init__(self, url: str) -> None:
         self._name = _without_password(url)
@@ -68,38 +69,48 @@ class RedisRoom:
             raise StoreError(f"{self._name} is Redis {version}. Use Redis 6.2 or later, or Valkey.")
         if not info.get("aof_enabled"):
             return f"{self._name} loses messages when it stops. Set: appendonly yes, appendfsync always"
+        if info.get("maxmemory_policy", "noeviction") != "noeviction":
+            return f"{self._name} may drop messages when it is full. Set: maxmemory-policy noeviction"
         return None
 
-    async def open(self, seq: int, newest: str) -> None:
-        """Finds the room, or makes it. It is another one, with another epoch, when the old one is gone,
+    async def open(self, epoch: str, secret: str, seq: int, newest: str) -> Found:
+        """Finds the room, or makes it with `secret`. It is another one, with another epoch, when the old one is gone,
 
         or has not got the message of id `newest` at `seq` (the newest seen in it; the id may be unknown).
         """
-        fresh, secret = str(uuid.uuid4()), self.secret or secrets.token_hex(32)
-        found = await self._run(self._open, ["room"], [PREFIX, fresh, secret, self.epoch, seq, newest])
-        self.epoch, self.secret, self.seq = found[0].decode(), found[1].decode(), int(found[2])
+        arguments = [PREFIX, str(uuid.uuid4()), secret or secrets.token_hex(32), epoch, seq, newest]
+        found = await self._run(self._open, ["room"], arguments)
+        return Found(found[0].decode(), found[1].decode(), int(found[2]))
 
-    async def newest(self, count: int) -> list[Message]:
+    async def newest(self, epoch: str, count: int) -> list[Message]:
         """The newest messages, oldest first."""
-        entries = await self._answer(self._client.xrevrange(PREFIX + self.epoch, count=count))
+        entries = await self._answer(self._client.xrevrange(PREFIX + epoch, count=count))
         return [_message(entry) for entry in reversed(entries)]
 
-    async def store(self, drafts: Sequence[Draft], seq: int) -> list[Message]:
+    async def oldest(self, epoch: str) -> int:
+        """The seq of the oldest message that is kept; 0 when there is none."""
+        entries = await self._answer(self._client.xrange(PREFIX + epoch, count=1))
+        return _message(entries[0]).seq if entries else 0
+
+    async def store(self, epoch: str, drafts: Sequence[Draft], seq: int) -> list[Message]:
         """For each draft its message, or the one that has its nonce. Safe to call again with the same drafts.
 
         `seq` is the newest that was seen: into a room that has lost it, nothing is stored.
         """
-        arguments: list[Any] = [self.epoch, seq, PREFIX + "mark:", KEEP_MESSAGES]
+        arguments: list[Any] = [epoch, seq, PREFIX + "mark:", KEEP_MESSAGES]
         for draft in drafts:
             mark = f"{draft.session}:{draft.nonce}" if draft.nonce else draft.id
             arguments += (mark, NONCE_SECONDS if draft.nonce else ID_SECONDS, _body(draft))
-        replies = await self._run(self._store, ["room", self.epoch], arguments)
+        replies = await self._run(self._store, ["room", epoch], arguments)
         return [_stored(reply, draft) for reply, draft in zip(replies, drafts, strict=True)]
 
-    async def presence(self, worker: str, fresh: bool, times: Sequence[int], limit: int, operations: list[Any]) -> Any:
-        """Runs presence.lua: None when the lease is lost, else version, number of users, and results."""
-        keys = ["room", "names", "online", "workers", "leaving", "events"]
-        arguments = [PREFIX + "at:", worker, "new" if fresh else "", *times, limit, KEEP_EVENTS, json.dumps(operations)]
+    async def presence(
+        self, worker: str, operations: list[Any], turn: int, version: int, times: Sequence[int], limit: int
+    ) -> Any:
+        """Runs presence.lua: None when the worker must begin anew, else version, number of users, and results."""
+        keys = ["room", "names", "online", "workers", "leaving", "events", "turns"]
+        numbers = [turn, version, *times, limit, KEEP_EVENTS]
+        arguments = [PREFIX + "at:", worker, json.dumps(operations), *numbers]
         reply = await self._run(self._presence, keys, arguments)
         return (reply[0], reply[1], json.loads(reply[2])) if reply else None
 
@@ -108,12 +119,12 @@ class RedisRoom:
         entries = await self._answer(self._client.xrevrange(PREFIX + "events", count=1))
         return bytes(entries[0][0]) if entries else b"0"
 
-    async def read(self, seq: int, event: bytes) -> tuple[list[Message], list[Entry]]:
+    async def read(self, epoch: str, seq: int, event: bytes) -> tuple[list[Message], list[Entry]]:
         """Waits for messages after `seq` and events after `event`, for READ_SECONDS at most."""
-        streams: Any = {PREFIX + self.epoch: f"{seq}-0", PREFIX + "events": event}
+        streams: Any = {PREFIX + epoch: f"{seq}-0", PREFIX + "events": event}
         found = await self._answer(self._reader.xread(streams, count=READ_LIMIT, block=int(1000 * READ_SECONDS)))
         entries = {name.decode(): new for name, new in found}
-        messages = entries.get(PREFIX + self.epoch, [])
+        messages = entries.get(PREFIX + epoch, [])
         return [_message(entry) for entry in messages], entries.get(PREFIX + "events", [])
 
     async def close(self) -> None:
