@@ -57,7 +57,8 @@ class Server(uvicorn.Server):
         watchdog.daemon = True
         watchdog.start()
         self.gone_by = time.monotonic() + self.settings.shutdown_timeout
-        super().handle_exit(sig, frame)
+        # At its end uvicorn raises again what it got, and a worker that ends by SIGINT does so with a traceback.
+        super().handle_exit(signal.SIGTERM if multiprocessing.parent_process() else sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts listening, says where, and leaves what was loaded to no garbage collection."""

@@ -30,6 +30,7 @@ class RedisEngine(Engine):
         self.on_events: Callable[[Sequence[Entry]], None] = lambda entries: None
         self.epoch, self.secret, self.seq = "", "", 0
         self._newest = ""  # id of the message at `seq`, where it is known
+        self._delivered = 0  # the newest seq that everybody here has got
         self._acknowledged = 0  # the highest seq that Redis said to be stored, perhaps not read yet
         self._event = b"0"  # the newest event that was heard
         self._moved = asyncio.Event()
@@ -53,6 +54,7 @@ class RedisEngine(Engine):
         self._newest = ""
         if past and past[-1].seq >= self.seq:
             self.seq, self._newest = past[-1].seq, past[-1].id
+        self._delivered = self.seq
         return past[-self.keep :] if self.keep else []
 
     async def _store(self, drafts: list[Draft]) -> list[Message]:
@@ -70,8 +72,9 @@ class RedisEngine(Engine):
         return messages
 
     async def _read_up_to(self, seq: int, epoch: str) -> None:
+        """So that no answer overtakes what was stored before it."""
         self._acknowledged = max(self._acknowledged, seq)
-        while self.seq < seq and self.epoch == epoch:
+        while self._delivered < seq and self.epoch == epoch:
             self._moved.clear()
             await self._moved.wait()
         if self.epoch != epoch:
@@ -132,6 +135,7 @@ class RedisEngine(Engine):
                 fitting = self._fitting(messages)
                 self._newest = messages[fitting - 1].id
                 await super()._hand_out(messages[:fitting])
+                self._delivered = self.seq
                 self._moved.set()
                 messages = messages[fitting:]
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from app.exceptions import StoreError
 from app.message import Draft, Message
@@ -139,8 +139,8 @@ class RedisRoom:
         try:
             return await asked
         except (RedisError, OSError) as error:
-            reason = str(error).rstrip(".") or type(error).__name__
-            raise StoreError(f"{self._name}: {reason}. Check that Redis runs, and ENGINE_URL.") from error
+            advice = "" if isinstance(error, ResponseError) else " Check that Redis runs, and ENGINE_URL."
+            raise StoreError(f"{self._name}: {str(error).rstrip('.') or type(error).__name__}.{advice}") from error
 
 
 def _without_password(url: str) -> str:

@@ -5,7 +5,7 @@
 local room, stream, marks = KEYS[1], KEYS[2], ARGV[3]
 local epoch, last = unpack(redis.call('HMGET', room, 'epoch', 'seq'))
 if epoch ~= ARGV[1] or tonumber(last or 0) < tonumber(ARGV[2]) then
-  return redis.error_reply('EPOCH the room is another one now')
+  return redis.error_reply('the room in Redis is another one now')
 end
 
 local replies = {}
