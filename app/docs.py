@@ -1,4 +1,4 @@
-"""The documentation that the service serves: the index page, OpenAPI with Swagger UI, and AsyncAPI.
+"""What the service serves for people and their pages: the demo page, the widget, OpenAPI with Swagger UI, and AsyncAPI.
 
 Both documents are made from the models that the endpoints answer with and the wire is decoded with.
 """
@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import base64
 import functools
+import gzip
 import hashlib
+import html
+import re
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from app.config import Settings
 from app.frames import ClientFrame, ServerFrame
@@ -23,12 +26,19 @@ from app.responses import Error, Health, Stats
 STATIC = Path(__file__).parent / "static"
 REVALIDATE = {"Cache-Control": "no-cache"}
 
+
+def _sha256(text: str) -> str:
+    """The hash of a text, as Content-Security-Policy writes it."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+
 # The CDN that Swagger UI's own installation guide names. The hashes pin what it may serve (W3C Subresource Integrity).
 _SWAGGER = "https://unpkg.com/swagger-ui-dist@5.35.0"
 _SWAGGER_JS = "sha384-gjRm0bEPMeTmMh5jT2cHccIwCUZSTd8YC+j0d0sXw0MdGEfScduGpSyF3ZSSLkX9"
 _SWAGGER_CSS = "sha384-WlYgdmXYOOBWL5apwjDEZwN+U3HmXSSu5R6V5aGxEcf7z+KuRNwBhoxKVN1i3D5I"
 _SCRIPT = 'window.SwaggerUIBundle && SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true})'
-_SCRIPT_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+_SCRIPT_HASH = _sha256(_SCRIPT)
 _SWAGGER_PAGE = f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -51,15 +61,53 @@ _SWAGGER_CSP = (
     "'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
+# Its one stylesheet is pinned by a hash. Trusted types: no text can become HTML or a script, whatever the widget does.
 _INDEX_CSP = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'sha256-{}'; img-src data:; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
+_EXAMPLE = "https://chat.example.com"
+# Pages ask again after five minutes, so that an update is soon everywhere, but not for each page that a visitor opens.
+_WIDGET_HEADERS = {
+    "Cache-Control": "public, max-age=300",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "Vary": "Accept-Encoding",
+}
 
 
 async def index(request: Request) -> Response:
-    """The page that names the endpoints."""
-    return FileResponse(STATIC / "index.html", headers={**REVALIDATE, "Content-Security-Policy": _INDEX_CSP})
+    """The page that shows the room, with the lines that put it on other pages."""
+    page, digest = _index((STATIC / "index.html").stat().st_mtime_ns)
+    own = request.app.state.settings.public_url or str(request.base_url)
+    headers = {**REVALIDATE, "Content-Security-Policy": _INDEX_CSP.format(digest)}
+    return HTMLResponse(page.replace(_EXAMPLE, html.escape(own.rstrip("/"))), headers=headers)
+
+
+@functools.lru_cache(maxsize=1)
+def _index(changed: int) -> tuple[str, str]:
+    """The page, and the hash of its stylesheet. `changed`: of the file, so that a new one is read."""
+    page = (STATIC / "index.html").read_text(encoding="utf-8")
+    style = re.search("<style>(.*)</style>", page, re.DOTALL)
+    return page, _sha256(style[1]) if style else ""
+
+
+async def widget(request: Request) -> Response:
+    """The chat widget for any page."""
+    plain, packed, etag = _widget((STATIC / "widget.js").stat().st_mtime_ns)
+    headers = {**_WIDGET_HEADERS, "ETag": etag}
+    known = re.findall(r'"[^"]*"|\*', request.headers.get("if-none-match", ""))
+    if "*" in known or etag.removeprefix("W/") in known:
+        return Response(status_code=304, headers=headers)
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(packed, headers={**headers, "Content-Encoding": "gzip"}, media_type="text/javascript")
+    return Response(plain, headers=headers, media_type="text/javascript")
+
+
+@functools.lru_cache(maxsize=1)
+def _widget(changed: int) -> tuple[bytes, bytes, str]:
+    """The widget, the same compressed, and the ETag of both, which therefore is a weak one (RFC 9110, 8.8.1)."""
+    plain = (STATIC / "widget.js").read_bytes()
+    return plain, gzip.compress(plain, 9, mtime=0), f'W/"{hashlib.sha256(plain).hexdigest()[:32]}"'
 
 
 async def swagger_ui(request: Request) -> Response:

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 ROUTES = [
     Route("/", docs.index),
+    Route("/widget.js", docs.widget),
     Route("/health", api.health),
     Route("/api/stats", api.stats),
     Route("/docs", docs.swagger_ui),

@@ -1,0 +1,784 @@
+/*
+ * The chat widget: a button in the corner of a page, or the page's <portfolio-chat> elements. Nothing here becomes HTML.
+ * Connection and Posts are app/client.py and app/posts.py once more.
+ */
+(() => {
+"use strict";
+if (customElements.get("portfolio-chat")) return;
+
+const SCRIPT = document.currentScript;
+
+const FIRST_DELAY = 0.5, MAX_DELAY = 30, FULL_DELAY = 5, FIRST_PATIENCE = 20, PROBE_PATIENCE = 3; // seconds
+const WINDOW = 16; // posts on their way at once
+const MAX_SHOWN = 500;
+const PHONE = "(width < 480px)";
+
+// Attributes or `window.PortfolioChat = { strings }` replace them, and the server's sentences by their codes.
+const STRINGS = {
+  __proto__: null,
+  title: "Chat",
+  greeting: "Pick a name and say hello. Everybody can read what you write.",
+  open_chat: "Open chat",
+  close_chat: "Close chat",
+  unread: "{count} unread",
+  here: "{count} here",
+  your_name: "Your name",
+  join: "Join",
+  as_name: "as {name}",
+  change_name: "You are {name}. Change name",
+  messages: "Messages",
+  empty: "Nobody has written yet. Say hello!",
+  write: "Write a message",
+  send: "Send",
+  you: "You",
+  owner: "owner",
+  user_joined: "{name} joined",
+  user_left: "{name} left",
+  news: "New messages: {count}",
+  remaining: "{count} left",
+  excess: "{count} too many",
+  sending: "Sending…",
+  failed: "Not sent",
+  retry: "Retry",
+  edit: "Edit",
+  connecting: "Connecting…",
+  offline: "You are offline. What you write is sent later.",
+  lost: "The connection is lost. Trying again in {seconds} s.",
+  restarting: "The server restarts. Trying again in {seconds} s.",
+  server_full: "The room is full. Trying again in {seconds} s.",
+  ended: "The connection was ended.",
+  removed: "You were removed from this chat.",
+  flood: "The connection was ended: too much at once.",
+  banned: "You are banned from this chat.",
+  invalid_username: "A name has up to 50 of A–Z, a–z, 0–9, - and _.",
+  rate_limited: "That was too fast. Trying again in {seconds} s.",
+  unavailable: "Nothing can be sent or received for now. It is tried again.",
+};
+
+const STYLE = `
+:host { all: initial; display: block; height: 32rem; color-scheme: light dark; font: medium/1.45 var(--chat-font, system-ui, sans-serif); overflow-wrap: anywhere }
+:host([corner]), dialog { position: fixed; inset-block: auto 20px; inset-inline: auto 20px }
+:host([corner]) { height: auto; z-index: 2147483000 }
+:host([hidden]), [hidden] { display: none !important }
+* { box-sizing: border-box; margin: 0 }
+.root {
+  --accent: var(--chat-accent, #4f46e5); --surface: var(--chat-surface, light-dark(#fff, #17171c)); --soft: var(--chat-soft, light-dark(#f1f1f5, #27272f));
+  --text: var(--chat-text, light-dark(#1b1b22, #ececf2)); --quiet: var(--chat-quiet, light-dark(#5b5b68, #a9a9b7)); --line: var(--chat-line, light-dark(#dfdfe7, #373741));
+  --alarm: light-dark(#b3261e, #ffb4ab); height: 100%; color: var(--text);
+  /* Black or white: y is luminance. */
+  --on-accent: color(from var(--accent) xyz-d65 calc((.179 - y) * 9999) calc((.179 - y) * 9999) calc((.179 - y) * 9999));
+}
+button, input, textarea { font: inherit; color: inherit; border: 0; border-radius: 20px }
+button { padding: .125em .5em; background: none; cursor: pointer }
+button:hover { text-decoration: underline }
+svg { display: block; width: 1.375em; fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: round; stroke-linejoin: round }
+.button, .go, .own .bubble, .owner { background: var(--accent); color: var(--on-accent) }
+.button { padding: 18px; border-radius: 50%; box-shadow: 0 4px 16px #0004 }
+.badge { position: absolute; inset: -4px -4px auto auto; padding: 0 7px; border-radius: 11px; background: var(--alarm); color: var(--surface); font-size: 13px; line-height: 22px }
+.panel { display: flex; flex-direction: column; padding: 0; overflow: hidden; border: 1px solid var(--line); border-radius: var(--chat-radius, 16px); background: var(--surface); color: inherit }
+section { height: 100% }
+dialog:not([open]) { display: none }
+dialog { width: 384px; height: 620px; max-height: calc(100dvh - 40px); box-shadow: 0 12px 48px #0003 }
+.header, .send, .under, .meta { display: flex; align-items: center; gap: .5em }
+.header { min-height: 3.5em; padding-inline: 1em .5em; border-block-end: 1px solid var(--line) }
+.title { flex: 1; font-size: 1.0625em; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
+.count, .meta, .note, .under, .state, label, .error { font-size: .8125em }
+.count, .note, .time, .under, .state, .close, .log:empty { color: var(--quiet) }
+.count { padding-inline-end: .5em }
+.count:not(:empty)::before { content: "●"; margin-inline-end: .375em; color: #2b9d5c }
+.close { padding: .5em }
+.status:not(:empty) { padding: .5em 1em; font-size: .875em; background: var(--soft) }
+.action { text-decoration: underline; white-space: nowrap }
+.log { flex: 1; overflow: hidden auto; overscroll-behavior: contain; padding: .25em 1em 1em; outline-offset: -3px }
+.log:empty { display: grid; place-items: center }
+.log:empty::before { content: attr(data-empty) }
+.message { display: flex; flex-direction: column; align-items: start; margin-block-start: .75em; padding-inline-end: 2em }
+.own { align-items: end; padding-inline: 2em 0 }
+.follows { margin-block-start: .1875em }
+.meta { padding: 0 .75em .125em }
+.own .meta, .follows .meta { position: absolute; clip-path: inset(50%) }
+.name { font-weight: 600; color: oklch(from var(--quiet) l .12 var(--hue)) }
+.owner { padding: 0 .5em; border-radius: 1em }
+.bubble { display: flex; flex-wrap: wrap; column-gap: .75em; max-width: 100%; padding: .4375em .75em; border-radius: 14px; background: var(--soft); font-size: .9375em }
+.failed .bubble { outline: 2px solid var(--alarm); outline-offset: 1px }
+.text { min-width: 0; white-space: pre-wrap }
+a { color: inherit }
+.time { margin-inline-start: auto; align-self: end; font-size: .8em }
+.own .time { color: inherit }
+.failed .state, .over, .error { color: var(--alarm) }
+.note { margin-block-start: .75em; text-align: center }
+.foot { position: relative; padding: .75em; border-block-start: 1px solid var(--line) }
+.new { position: absolute; inset: auto 0 calc(100% + .75em); width: fit-content; margin: auto; padding: .375em 1em; background: var(--text); color: var(--surface); font-size: .875em }
+.send { align-items: end }
+.input { flex: 1; min-width: 0; padding: .5em .875em; border: 1px solid var(--quiet); background: var(--surface); resize: none; field-sizing: content; max-height: 8em }
+.go { padding: .5625em }
+:disabled { opacity: .5 }
+.me { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
+.join { flex: 1; overflow: auto; display: flex; flex-direction: column; gap: .5em; padding: 1.5em }
+.join .input { flex: none }
+.greeting { margin-block: auto 1.5em; text-align: center }
+.error { min-height: 3em; margin-block-end: auto }
+@media ${PHONE} {
+  dialog { inset: var(--top) 0 auto; width: 100%; max-width: 100%; height: var(--height); max-height: none; border: 0; border-radius: 0 }
+}
+`;
+
+function make(tag, part, attributes = {}, ...children) {
+  const language = /svg|path/.test(tag) ? "2000/svg" : "1999/xhtml";
+  const element = document.createElementNS(`http://www.w3.org/${language}`, tag);
+  for (const [name, value] of Object.entries({ class: part, part, ...attributes })) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+function button(part, act, ...children) {
+  const element = make("button", part, { type: "button" }, ...children);
+  element.onclick = act;
+  return element;
+}
+
+const icon = (d) => make("svg", "icon", { viewBox: "0 0 24 24", "aria-hidden": true }, make("path", "line", { d }));
+
+/** A number, whatever a frame holds. */
+const number = (value, otherwise) => value > 0 && value < 1e11 ? value : otherwise;
+
+// Pages over http have no crypto.randomUUID.
+const newNonce = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
+
+function linked(text) {
+  const link = { target: "_blank", rel: "noopener noreferrer nofollow" };
+  return text.split(/(https?:\/\/[^\s<>"]*[^\s<>".,:;!?')\]])/i).map((part, index) =>
+    index % 2 && URL.canParse(part) ? make("a", "link", { href: part, ...link }, part) : part);
+}
+
+/** A name and the token that proves it, for all widgets of one server. */
+class Visitor extends EventTarget {
+  static known = {};
+
+  static of(server) {
+    return Visitor.known[server] ??= new Visitor(`portfolio-chat ${server}`);
+  }
+
+  constructor(key) {
+    super();
+    this.key = key;
+    try {
+      this.take(localStorage[key]);
+    } catch { /* no storage here */ }
+  }
+
+  take(stored) {
+    const { name, token } = JSON.parse(stored ?? "{}");
+    if (!name || (name === this.name && token === this.token)) return;
+    Object.assign(this, { name, token });
+    this.dispatchEvent(new Event("change"));
+  }
+
+  keep(name, token) {
+    const stored = JSON.stringify({ name, token });
+    this.take(stored);
+    try {
+      localStorage[this.key] = stored;
+    } catch { /* nor here */ }
+  }
+}
+
+/** Own posts without an answer, and which of them may be sent now. */
+class Posts {
+  texts = new Map(); // by nonce
+
+  constructor(send) {
+    this.send = send;
+    this.hold();
+  }
+
+  add(nonce, text) {
+    this.texts.set(nonce, text);
+    this.flush();
+  }
+
+  hold(window = 0) {
+    clearTimeout(this.pause);
+    this.pause = 0;
+    this.onTheirWay = new Set();
+    this.window = window;
+    this.flush();
+  }
+
+  flush() {
+    for (const [nonce, content] of this.texts) {
+      if (this.pause || this.onTheirWay.size >= this.window) return;
+      if (this.onTheirWay.has(nonce)) continue;
+      this.onTheirWay.add(nonce);
+      this.send({ type: "message", content, nonce });
+    }
+  }
+
+  acknowledge(nonce) {
+    if (!this.texts.delete(nonce)) return;
+    if (this.onTheirWay.delete(nonce)) this.window = Math.min(this.window + 1, WINDOW);
+    this.flush();
+  }
+
+  postpone(nonce, seconds) {
+    this.onTheirWay.delete(nonce);
+    this.window = 1;
+    clearTimeout(this.pause);
+    this.pause = setTimeout(() => {
+      this.pause = 0;
+      this.flush();
+    }, 1000 * seconds);
+  }
+}
+
+/** Stays in the room, unless the close code says not to. Tells `on` what happens. */
+class Connection {
+  posts = new Posts((frame) => this.send(frame));
+  attempt = 0;
+
+  constructor(server, visitor, on) {
+    Object.assign(this, { server, visitor, on });
+  }
+
+  /** `wish`: another name; the old one is kept until the server agrees. */
+  start(wish = this.wish) {
+    this.leave();
+    this.wish = wish;
+    this.name = wish ?? this.visitor.name;
+    const url = new URL("ws/chat", this.server);
+    url.protocol = url.protocol.replace("http", "ws");
+    const past = this.epoch ? { epoch: this.epoch, since: this.seq } : {};
+    url.search = new URLSearchParams({ username: this.name, ...past });
+    const token = wish ? null : this.visitor.token;
+    this.enter("connecting");
+    try {
+      this.open(new WebSocket(url, token ? ["chat.v1", `bearer.${token}`] : "chat.v1"));
+    } catch {
+      this.end(1006); // a page over https may not open a room over http
+    }
+  }
+
+  open(socket) {
+    this.socket = socket; // what an earlier one still says is not heard
+    socket.onmessage = ({ data }) => this.socket === socket && this.hear(data);
+    socket.onclose = ({ code }) => this.socket === socket && this.end(code);
+    this.patience = FIRST_PATIENCE;
+    this.watch();
+  }
+
+  /** At once: a browser waits long for the goodbye of a dead connection. */
+  leave() {
+    clearTimeout(this.timer);
+    clearTimeout(this.watchdog);
+    this.posts.hold();
+    this.socket?.close();
+    this.socket = this.refusal = null;
+    this.state = "ended";
+  }
+
+  /** The tab or the network woke: is the connection still alive? */
+  wake() {
+    if (this.state === "waiting" && !this.full) this.start();
+    if (this.state !== "online") return;
+    this.send({ type: "ping" });
+    this.watch(Math.min(PROBE_PATIENCE, this.patience));
+  }
+
+  end(code) {
+    const { refusal } = this;
+    this.leave();
+    if ([1000, 1008, 1009].includes(code) || (code >= 4500 && code < 5000)) {
+      this.wish = null;
+      return this.enter("ended", code, refusal);
+    }
+    this.full = code === 1013;
+    // Full jitter, so that not all come back at once.
+    const jitter = Math.random() * Math.min(MAX_DELAY, FIRST_DELAY * 2 ** Math.min(this.attempt++, 10));
+    const seconds = jitter + number(refusal?.data.retry_after, this.full ? FULL_DELAY : 0);
+    this.timer = setTimeout(() => this.start(), 1000 * seconds);
+    this.enter("waiting", code, refusal, Math.ceil(seconds));
+  }
+
+  enter(state, ...why) {
+    this.state = state;
+    this.on.show(state, ...why);
+  }
+
+  watch(seconds = this.patience) {
+    clearTimeout(this.watchdog);
+    this.watchdog = setTimeout(() => this.end(1006), 1000 * seconds);
+  }
+
+  send(frame) {
+    if (this.socket?.readyState === 1) this.socket.send(JSON.stringify(frame));
+  }
+
+  hear(text) {
+    this.watch();
+    try {
+      const frame = JSON.parse(text);
+      const { type, data } = frame;
+      if (type === "ping") this.send({ type: "pong" });
+      if (type === "history" && !frame.recovered) this.epoch = this.seq = null; // until the session frame tells them
+      if (type === "history") data.forEach((message) => this.count(message));
+      if (type === "message") this.count(data);
+      if (type === "session") this.begin(data);
+      this.refusal = null; // it ends the connection only as the last frame
+      if (type === "error") this.refuse(frame);
+      else this.on[`on_${type}`]?.(frame);
+    } catch (error) {
+      console.warn("A chat frame that is not understood:", error);
+    }
+  }
+
+  begin({ username, token, epoch, seq, heartbeat_interval: beat }) {
+    Object.assign(this, { wish: null, name: username, epoch, seq, attempt: 0 });
+    this.patience = 2 * number(beat, FIRST_PATIENCE);
+    this.watch();
+    this.visitor.keep(username, token);
+    this.enter("online");
+    this.posts.hold(WINDOW);
+  }
+
+  count({ username, nonce, seq }) {
+    if (this.seq != null) this.seq = Math.max(this.seq, seq);
+    if (username === this.name) this.posts.acknowledge(nonce);
+  }
+
+  refuse(frame) {
+    const { nonce, code, retry_after } = frame.data;
+    const text = this.posts.texts.get(nonce);
+    const seconds = ["unavailable", "rate_limited"].includes(code) ? number(retry_after, 1) : 0;
+    if (!text) this.refusal = frame;
+    else if (seconds) this.posts.postpone(nonce, seconds);
+    else this.posts.acknowledge(nonce);
+    this.on.on_error(frame, text, seconds);
+  }
+}
+
+/** The messages, and below them own posts without an answer. */
+class Log {
+  messages = new Map();
+  posts = new Map();
+  stuck = true; // to the end, unless the reader scrolled up
+
+  constructor(view) {
+    this.view = view;
+    const labels = { "aria-label": view.say("messages"), "data-empty": view.say("empty") };
+    const log = this.element = make("div", "log", { role: "log", tabindex: 0, ...labels });
+    log.onscroll = () => {
+      this.stuck = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+      view.see();
+    };
+    new ResizeObserver(() => this.follow(this.stuck)).observe(log);
+  }
+
+  follow(stuck) {
+    this.stuck = stuck;
+    if (stuck) this.element.scrollTop = this.element.scrollHeight;
+  }
+
+  /** History is no news: screen readers pass over it. */
+  quiet() {
+    this.element.ariaLive = "off";
+    clearTimeout(this.loud);
+    this.loud = setTimeout(() => this.element.ariaLive = "polite", 1000);
+  }
+
+  clear() {
+    this.element.replaceChildren(...this.posts.values());
+    this.messages.clear();
+  }
+
+  hide(id) {
+    this.messages.get(id)?.remove();
+    this.messages.delete(id);
+  }
+
+  post(nonce, data, state, ...why) {
+    const element = this.render(data, true, this.view.say(state));
+    element.classList.add("waiting", state);
+    element.append(make("div", "state", {}, ...why));
+    const end = this.posts.get(nonce)?.nextSibling ?? null;
+    this.drop(nonce);
+    this.posts.set(nonce, element);
+    this.insert(element, end);
+  }
+
+  drop(nonce) {
+    this.posts.get(nonce)?.remove();
+    this.posts.delete(nonce);
+  }
+
+  add(data, own) {
+    if (this.messages.has(data.id)) return false;
+    const element = this.render(data, own);
+    if (own) this.drop(data.nonce);
+    this.insert(element);
+    this.messages.set(data.id, element);
+    if (this.messages.size > MAX_SHOWN) this.hide(this.messages.keys().next().value);
+    return true;
+  }
+
+  note(text) {
+    this.insert(make("p", "note", { "aria-live": "off" }, text));
+  }
+
+  insert(element, end = this.element.querySelector(".waiting")) {
+    this.element.insertBefore(element, end ?? null);
+    for (const { classList, data, previousSibling: before } of [element, end].filter(Boolean)) {
+      const seconds = data?.timestamp - before?.data?.timestamp;
+      classList.toggle("follows", data?.username === before?.data?.username && seconds < 300);
+    }
+    this.follow(this.stuck);
+  }
+
+  render(data, own, time = this.time(data.timestamp)) {
+    const { username, role, text, content } = data;
+    const meta = make("div", "meta", {}, make("bdi", "name", {}, own ? this.view.say("you") : username));
+    if (role === "owner") meta.append(make("span", "owner", {}, this.view.say("owner")));
+    const words = make("div", "text", { dir: "auto" }, ...linked(String(text ?? content)));
+    const bubble = make("div", "bubble", {}, words, make("span", "time", {}, time));
+    const element = make("div", own ? "message own" : "message", own ? { "aria-live": "off" } : {}, meta, bubble);
+    element.data = data;
+    element.style.setProperty("--hue", parseInt(username, 36) % 360);
+    return element;
+  }
+
+  time(timestamp) {
+    const when = new Date(1000 * number(timestamp, 0));
+    const today = when.toDateString() === new Date().toDateString();
+    try {
+      const { lang } = this.view.host.closest("[lang]");
+      return when.toLocaleString(lang, today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+    } catch {
+      return when.toLocaleString(); // the page names no language, or none that there is
+    }
+  }
+}
+
+class View {
+  limit = Infinity;
+  unread = 0;
+
+  constructor(host) {
+    this.host = host;
+    this.corner = host.hasAttribute("corner");
+    const server = new URL(host.getAttribute("server") ?? SCRIPT?.src ?? "", document.baseURI);
+    this.visitor = Visitor.of(server.origin);
+    this.connection = new Connection(server, this.visitor, this);
+    this.log = new Log(this);
+    this.build();
+  }
+
+  say(key, values = {}) {
+    const text = this.host.getAttribute(key) ?? window.PortfolioChat?.strings?.[key] ?? STRINGS[key] ?? "";
+    return text.replace(/{(\w+)}/g, (_, name) => values[name]);
+  }
+
+  build() {
+    this.root = make("div", "root", {}, this.makePanel());
+    if (this.corner) this.root.prepend(this.makeButton());
+    // Keys typed here are not the page's shortcuts.
+    for (const type of ["keydown", "keyup"]) this.root.addEventListener(type, (event) => event.stopPropagation());
+    const shadow = this.host.attachShadow({ mode: "open" });
+    const sheet = new CSSStyleSheet(); // which no Content-Security-Policy minds
+    sheet.replaceSync(STYLE);
+    shadow.adoptedStyleSheets = [sheet];
+    shadow.append(this.root);
+    this.root.style.setProperty("--chat-accent", this.host.getAttribute("accent"));
+    this.askName(!this.visitor.name);
+  }
+
+  makeButton() {
+    this.badge = make("span", "badge", { hidden: "" });
+    this.button = button("button", () => this.host.open = true, icon("M4 5h16v11H9l-5 4Z"), this.badge);
+    return this.button;
+  }
+
+  makePanel() {
+    const title = this.say("title");
+    this.status = make("div", "status", { role: "status" });
+    // The empty title hides the host's own from the mouse.
+    this.panel = make(this.corner ? "dialog" : "section", "panel", { "aria-label": title, title: "" });
+    this.people = make("span", "count");
+    const header = make("div", "header", {}, make("h2", "title", {}, title), this.people);
+    this.panel.append(header, this.status, this.makeJoin(), this.log.element, this.makeFoot());
+    if (!this.corner) return this.panel;
+    const close = button("close", () => this.host.open = false, icon("m6 6 12 12M18 6 6 18"));
+    close.ariaLabel = this.say("close_chat");
+    header.append(close);
+    this.panel.onkeydown = ({ key, isComposing }) => key === "Escape" && !isComposing && close.click();
+    this.panel.oncancel = () => close.click();
+    return this.panel;
+  }
+
+  makeJoin() {
+    this.name = make("input", "input", { id: "name", autocomplete: "nickname", maxlength: 50, "aria-describedby": "error" });
+    this.error = make("p", "error", { id: "error", role: "alert" });
+    const label = make("label", "label", { for: "name" }, this.say("your_name"));
+    this.joining = make("button", "go", {}, this.say("join"));
+    this.join = make("form", "join", {}, make("p", "greeting", {}, this.say("greeting")), label, this.name, this.joining, this.error);
+    this.join.onsubmit = (event) => this.pickName(event);
+    return this.join;
+  }
+
+  makeFoot() {
+    this.news = button("new", () => {
+      this.log.follow(true);
+      this.see();
+      this.input.focus();
+    });
+    const placeholder = this.say("write");
+    this.input = make("textarea", "input", { rows: 1, enterkeyhint: "send", dir: "auto", "aria-label": placeholder, placeholder });
+    this.input.oninput = () => this.measure();
+    this.input.onkeydown = (event) => event.key === "Enter" && !event.shiftKey && !event.isComposing && this.post(event);
+    this.sending = button("go", (event) => this.post(event), icon("M12 19V5m-6 6 6-6 6 6"));
+    this.sending.ariaLabel = this.say("send");
+    this.me = button("me", () => this.askName(true));
+    this.counter = make("span", "counter", { role: "status" });
+    const under = make("div", "under", {}, this.me, this.counter);
+    this.foot = make("div", "foot", {}, this.news, make("div", "send", {}, this.input, this.sending), under);
+    return this.foot;
+  }
+
+  connect() {
+    const { signal } = this.listening = new AbortController();
+    const listen = (target, type, act) => target?.addEventListener(type, act, { signal });
+    listen(window, "online", () => this.connection.wake());
+    listen(window, "offline", () => this.connection.wake());
+    listen(document, "visibilitychange", () => document.hidden || this.see() || this.connection.wake());
+    listen(this.visitor, "change", () => this.follow());
+    listen(visualViewport, "resize", () => this.fit());
+    listen(visualViewport, "scroll", () => this.fit());
+    if (this.visitor.name) this.connection.start();
+    if (this.corner) this.toggle(this.host.open);
+    this.see();
+  }
+
+  disconnect() {
+    this.listening.abort();
+    this.connection.leave();
+    this.unread = 0;
+    this.see();
+  }
+
+  /** Another widget or tab has a name now. */
+  follow() {
+    const { state, name, wish } = this.connection;
+    if (!wish && (state === "ended" && !this.join.hidden || name !== this.visitor.name)) this.connection.start();
+  }
+
+  toggle(open, focus) {
+    if (open === this.panel.open) return;
+    this.button.hidden = open;
+    if (!open) this.panel.close();
+    else if (matchMedia(PHONE).matches) this.panel.showModal();
+    else this.panel.open = true; // show() would move the focus
+    this.fit();
+    this.see();
+    if (focus) this.focus(open);
+    this.emit("open", { open });
+  }
+
+  focus(open = true) {
+    (open ? this.join.hidden ? this.input : this.name : this.button).focus();
+  }
+
+  /** Leaves room for the keyboard of a phone. */
+  fit() {
+    const { height, offsetTop, scale } = visualViewport;
+    if (scale > 1.01) return; // pinched, not covered
+    this.panel.style.setProperty("--height", `${height}px`);
+    this.panel.style.setProperty("--top", `${offsetTop}px`);
+  }
+
+  see() {
+    if ((!this.corner || this.panel.open) && !document.hidden && this.log.stuck) this.unread = 0;
+    const count = this.unread;
+    this.news.hidden = !count || this.log.stuck;
+    if (count === this.shown) return;
+    this.shown = count;
+    document.title = (count ? `(${count}) ` : "") + document.title.replace(/^\(\d+\) /, "");
+    this.news.textContent = this.say("news", { count });
+    if (!this.corner) return;
+    this.badge.hidden = !count;
+    this.badge.textContent = count;
+    this.button.ariaLabel = this.say("open_chat") + (count ? `, ${this.say("unread", { count })}` : "");
+  }
+
+  askName(asked, why = "") {
+    const focused = this.host.shadowRoot?.activeElement;
+    const moved = asked === this.join.hidden;
+    this.join.hidden = !asked;
+    this.log.element.hidden = this.foot.hidden = asked;
+    this.joining.disabled = false;
+    this.error.textContent = why;
+    this.name.ariaInvalid = Boolean(why);
+    if (moved) this.name.value = this.connection.name ?? "";
+    if (focused && (moved || why)) this.focus();
+  }
+
+  pickName(event) {
+    event.preventDefault();
+    const name = this.name.value.trim().replace(/\s+/g, "-");
+    if (!/^[\w-]{1,50}$/.test(name)) return this.askName(true, this.say("invalid_username"));
+    const same = name === this.visitor.name;
+    if (same && this.connection.state === "online") return this.askName(false);
+    this.joining.disabled = true;
+    this.giveUp(this.say("ended"));
+    this.connection.start(same ? null : name);
+  }
+
+  on_session({ data: { username: name, max_message_length: limit } }) {
+    this.limit = number(limit, Infinity);
+    this.me.textContent = this.say("as_name", { name });
+    this.me.ariaLabel = this.say("change_name", { name });
+    this.askName(false);
+    this.measure();
+  }
+
+  measure() {
+    const { input, limit, counter } = this;
+    const left = limit - [...input.value].length;
+    const near = left <= Math.min(100, limit / 5);
+    counter.textContent = near ? this.say(left < 0 ? "excess" : "remaining", { count: Math.abs(left) }) : "";
+    counter.classList.toggle("over", left < 0);
+    this.sending.disabled = left < 0 || !input.value.trim();
+  }
+
+  write(text) {
+    this.input.value = text;
+    this.measure();
+    this.input.focus();
+  }
+
+  post(event) {
+    event.preventDefault();
+    if (this.sending.disabled) return;
+    this.send(newNonce(), this.input.value);
+    this.write("");
+  }
+
+  /** Also again: under the same nonce nothing is stored twice. */
+  send(nonce, text) {
+    this.showPost(nonce, text, "sending");
+    this.connection.posts.add(nonce, text);
+    this.log.follow(true);
+    this.input.focus();
+    if (this.connection.state === "ended") this.connection.start();
+  }
+
+  showPost(nonce, text, state, ...why) {
+    this.log.post(nonce, { username: this.connection.name, text, timestamp: Date.now() / 1000 }, state, ...why);
+  }
+
+  fail(nonce, text, why) {
+    const retry = button("action", () => this.send(nonce, text), this.say("retry"));
+    const edit = button("action", () => {
+      this.log.drop(nonce);
+      this.write(text);
+    }, this.say("edit"));
+    this.showPost(nonce, text, "failed", why, retry, edit);
+  }
+
+  giveUp(why) {
+    const { texts } = this.connection.posts;
+    texts.forEach((text, nonce) => this.fail(nonce, text, why));
+    texts.clear();
+  }
+
+  on_history({ data, recovered, hidden = [] }) {
+    const known = this.visited && new Set(this.log.messages.keys());
+    this.visited = true;
+    this.log.quiet();
+    if (!recovered) this.log.clear();
+    hidden.forEach((id) => this.log.hide(id));
+    for (const message of data.slice(-MAX_SHOWN)) this.on_message({ data: message }, known && !known.has(message.id));
+  }
+
+  on_message({ data }, news = true) {
+    const own = data.username === this.connection.name;
+    if (!this.log.add(data, own) || !news) return;
+    this.tell("");
+    if (!own) this.unread++;
+    this.see();
+    this.emit("message", { ...data, text: data.text ?? data.content, own });
+  }
+
+  on_user_count({ data }) {
+    this.people.textContent = this.say("here", data);
+  }
+
+  on_system({ data: { event, user } }) {
+    if (event in STRINGS) this.log.note(this.say(event, { name: user }));
+  }
+
+  /** `text`: the refused post, `seconds`: until it goes again. */
+  on_error({ message, data: { code, nonce, retry_after } }, text, seconds) {
+    const why = this.say(code, { seconds: Math.ceil(seconds || retry_after) }) || String(message);
+    if (!text) this.tell(why);
+    else if (seconds) this.showPost(nonce, text, "sending", why);
+    else this.fail(nonce, text, why);
+  }
+
+  show(state, code, refusal, seconds) {
+    const lost = state === "ended" ? "ended" : navigator.onLine ? "lost" : "offline";
+    const known = { 1012: "restarting", 1013: "server_full", 4500: "removed", 4501: "flood" };
+    const key = refusal?.data.code ?? known[code] ?? lost;
+    const why = this.say(key, { seconds }) || String(refusal.message);
+    clearTimeout(this.slow);
+    if (state === "online") this.tell("");
+    else if (state === "connecting") this.slow = setTimeout(() => this.tell(this.say("connecting")), 600);
+    else this.tell(why);
+    if (state !== "online") this.people.textContent = "";
+    this.emit("status", { status: state, text: this.status.textContent });
+    if (state !== "ended") return;
+    this.giveUp(why);
+    this.joining.disabled = false;
+    if (!/username/.test(key)) return;
+    this.tell("");
+    this.askName(true, why);
+  }
+
+  tell(text) {
+    this.status.textContent = text;
+  }
+
+  emit(type, detail) {
+    this.host.dispatchEvent(new CustomEvent(`chat:${type}`, { detail, bubbles: true, composed: true }));
+  }
+}
+
+customElements.define("portfolio-chat", class extends HTMLElement {
+  static observedAttributes = ["open"];
+
+  get open() {
+    return this.hasAttribute("open");
+  }
+
+  set open(open) {
+    this.toggleAttribute("open", open);
+  }
+
+  connectedCallback() {
+    this.view ??= new View(this);
+    this.view.connect();
+  }
+
+  disconnectedCallback() {
+    this.view.disconnect();
+  }
+
+  attributeChangedCallback() {
+    if (this.view?.corner) this.view.toggle(this.open, true);
+  }
+});
+
+function addButton() {
+  if (!document.querySelector("portfolio-chat")) document.body.append(make("portfolio-chat", "", { corner: "" }));
+}
+
+if (document.readyState === "loading") addEventListener("DOMContentLoaded", addButton);
+else addButton();
+})();
