@@ -508,7 +508,9 @@ class View {
     const close = button("close", () => this.host.open = false, icon("m6 6 12 12M18 6 6 18"));
     close.ariaLabel = this.say("close_chat");
     header.append(close);
-    this.panel.onkeydown = ({ key, isComposing }) => key === "Escape" && !isComposing && close.click();
+    this.panel.onkeydown = ({ key, isComposing }) => {
+      if (key === "Escape" && !isComposing) close.click();
+    };
     this.panel.oncancel = () => close.click();
     return this.panel;
   }
@@ -532,7 +534,9 @@ class View {
     const placeholder = this.say("write");
     this.input = make("textarea", "input", { rows: 1, enterkeyhint: "send", dir: "auto", "aria-label": placeholder, placeholder });
     this.input.oninput = () => this.measure();
-    this.input.onkeydown = (event) => event.key === "Enter" && !event.shiftKey && !event.isComposing && this.post(event);
+    this.input.onkeydown = (event) => {
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) this.post(event);
+    };
     this.sending = button("go", (event) => this.post(event), icon("M12 19V5m-6 6 6-6 6 6"));
     this.sending.ariaLabel = this.say("send");
     this.me = button("me", () => this.askName(true));

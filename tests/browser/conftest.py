@@ -1,0 +1,93 @@
+"""Fixtures of the browser tests: a headless Chromium, visitors in it, sites that carry the widget, packages from npm."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.browser.sites import ScriptedRoom, Site
+from tests.browser.visitor import Visitor
+from tests.conftest import need_service
+
+CHROMIUM = shutil.which("chromium")
+QUIET = ("gpu", "quic", "background-networking", "component-update", "sync")
+PACKAGES = ("axe-core@4.14.1", "big-list-of-naughty-strings@1.0.0")
+CACHE = Path(__file__).parent.parent / ".cache" / "browser"
+
+Visit = Callable[..., Visitor]
+NewSite = Callable[..., Site]
+NewRoom = Callable[..., ScriptedRoom]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One browser a module: Playwright's loop would stand in the way of other modules' own."""
+    need_service(CHROMIUM is not None, "chromium is not installed")
+    arguments = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in QUIET)]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Browser) -> Iterator[Visit]:
+    """`visit(address, name="", **options)`: somebody on that page, in a browser profile of their own.
+
+    Fails in the end if a page had an uncaught error, opened a dialog, or broke its Content-Security-Policy.
+    """
+    with ExitStack() as stack:
+        visitors: list[Visitor] = []
+
+        def open_page(address: str, name: str = "", script: str = "", **options: Any) -> Visitor:
+            context = chromium.new_context(**options)
+            stack.callback(context.close)
+            if script:
+                context.add_init_script(script)
+            visitors.append(Visitor(context.new_page(), address))
+            if name:
+                visitors[-1].join(name)
+            return visitors[-1]
+
+        yield open_page
+        for visitor in visitors:
+            assert visitor.troubles == []
+
+
+@pytest.fixture
+def site() -> Iterator[NewSite]:
+    """`site(body, ...)`: a web server of another origin, with one page."""
+    with ExitStack() as stack:
+        yield lambda *arguments, **options: stack.enter_context(Site(*arguments, **options))
+
+
+@pytest.fixture
+def room() -> Iterator[NewRoom]:
+    """`room(...)`: a chat server that does what the test says."""
+    with ExitStack() as stack:
+        yield lambda *arguments, **options: stack.enter_context(ScriptedRoom(*arguments, **options))
+
+
+@pytest.fixture(scope="session")
+def packages() -> Path:
+    """Where npm put the packages that the tests use, once."""
+    need_service(bool(shutil.which("npm")), "npm is not installed")
+    for package in PACKAGES:
+        name, _, version = package.rpartition("@")
+        manifest = CACHE / "node_modules" / name / "package.json"
+        if manifest.exists() and json.loads(manifest.read_text())["version"] == version:
+            continue
+        CACHE.mkdir(parents=True, exist_ok=True)
+        options = ["--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
+        command = ["npm", "install", *options, "--prefix", str(CACHE), *PACKAGES]
+        installed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        need_service(installed.returncode == 0, f"npm can't install {PACKAGES}: {installed.stderr[-300:]}")
+    return CACHE / "node_modules"
