@@ -24,8 +24,7 @@ const STRINGS = {
   here: "{count} here",
   your_name: "Your name",
   join: "Join",
-  as_name: "as {name}",
-  change_name: "You are {name}. Change name",
+  as_name: "as {name} (change)",
   messages: "Messages",
   empty: "Nobody has written yet. Say hello!",
   write: "Write a message",
@@ -56,12 +55,13 @@ const STRINGS = {
 };
 
 const STYLE = `
-:host { all: initial; display: block; height: 32rem; color-scheme: light dark; font: medium/1.45 var(--chat-font, system-ui, sans-serif); overflow-wrap: anywhere }
+:host { display: block; height: 32rem; color-scheme: light dark }
 :host([corner]), dialog { position: fixed; inset-block: auto 20px; inset-inline: auto 20px }
 :host([corner]) { height: auto; z-index: 2147483000 }
 :host([hidden]), [hidden] { display: none !important }
 * { box-sizing: border-box; margin: 0 }
 .root {
+  all: initial; display: block; color-scheme: inherit; font: medium/1.45 var(--chat-font, system-ui, sans-serif); overflow-wrap: anywhere;
   --accent: var(--chat-accent, #4f46e5); --surface: var(--chat-surface, light-dark(#fff, #17171c)); --soft: var(--chat-soft, light-dark(#f1f1f5, #27272f));
   --text: var(--chat-text, light-dark(#1b1b22, #ececf2)); --quiet: var(--chat-quiet, light-dark(#5b5b68, #a9a9b7)); --line: var(--chat-line, light-dark(#dfdfe7, #373741));
   --alarm: light-dark(#b3261e, #ffb4ab); height: 100%; color: var(--text);
@@ -519,8 +519,8 @@ class View {
     this.name = make("input", "input", { id: "name", autocomplete: "nickname", maxlength: 50, "aria-describedby": "error" });
     this.error = make("p", "error", { id: "error", role: "alert" });
     const label = make("label", "label", { for: "name" }, this.say("your_name"));
-    this.joining = make("button", "go", {}, this.say("join"));
-    this.join = make("form", "join", {}, make("p", "greeting", {}, this.say("greeting")), label, this.name, this.joining, this.error);
+    const joining = make("button", "go", {}, this.say("join"));
+    this.join = make("form", "join", {}, make("p", "greeting", {}, this.say("greeting")), label, this.name, joining, this.error);
     this.join.onsubmit = (event) => this.pickName(event);
     return this.join;
   }
@@ -616,7 +616,6 @@ class View {
     const moved = asked === this.join.hidden;
     this.join.hidden = !asked;
     this.log.element.hidden = this.foot.hidden = asked;
-    this.joining.disabled = false;
     this.error.textContent = why;
     this.name.ariaInvalid = Boolean(why);
     if (moved) this.name.value = this.connection.name ?? "";
@@ -629,7 +628,6 @@ class View {
     if (!/^[\w-]{1,50}$/.test(name)) return this.askName(true, this.say("invalid_username"));
     const same = name === this.visitor.name;
     if (same && this.connection.state === "online") return this.askName(false);
-    this.joining.disabled = true;
     this.giveUp(this.say("ended"));
     this.connection.start(same ? null : name);
   }
@@ -637,7 +635,6 @@ class View {
   on_session({ data: { username: name, max_message_length: limit } }) {
     this.limit = number(limit, Infinity);
     this.me.textContent = this.say("as_name", { name });
-    this.me.ariaLabel = this.say("change_name", { name });
     this.askName(false);
     this.measure();
   }
@@ -739,7 +736,6 @@ class View {
     this.emit("status", { status: state, text: this.status.textContent });
     if (state !== "ended") return;
     this.giveUp(why);
-    this.joining.disabled = false;
     if (!/username/.test(key)) return;
     this.tell("");
     this.askName(true, why);

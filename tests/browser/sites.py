@@ -127,6 +127,7 @@ class Visit:
             pass
 
 
-def message(seq: int, text: str, username: str = "bob", **more: Any) -> Frame:
+def message(seq: int, words: str, username: str = "bob", **more: Any) -> Frame:
     """The data of a message."""
-    return {"id": str(uuid.uuid4()), "seq": seq, "username": username, "content": text, "timestamp": time.time(), **more}
+    own = {"id": str(uuid.uuid4()), "seq": seq, "username": username, "content": words, "timestamp": time.time()}
+    return own | more

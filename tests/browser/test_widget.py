@@ -58,10 +58,10 @@ def test_a_name_can_be_changed_and_kept(start: Start, visit: Visit) -> None:
     ada.find("me").click()
     expect(ada.find("join .input")).to_have_value("ada")
     ada.find("join .go").click()
-    expect(ada.find("me")).to_have_text("as ada")
+    expect(ada.find("me")).to_have_text("as ada (change)")
     ada.find("me").click()
     ada.join("eve")
-    expect(ada.find("me")).to_have_text("as eve")
+    expect(ada.find("me")).to_have_text("as eve (change)")
     ada.say("Hello")
     ada.sees("Hello")
 
