@@ -32,7 +32,6 @@ def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-
 # The CDN that Swagger UI's own installation guide names. The hashes pin what it may serve (W3C Subresource Integrity).
 _SWAGGER = "https://unpkg.com/swagger-ui-dist@5.35.0"
 _SWAGGER_JS = "sha384-gjRm0bEPMeTmMh5jT2cHccIwCUZSTd8YC+j0d0sXw0MdGEfScduGpSyF3ZSSLkX9"

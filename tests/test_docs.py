@@ -196,3 +196,29 @@ def test_index_names_every_endpoint(client: NewClient) -> None:
     for path in ("/ws/chat", "/health", "/api/stats", "/docs", "/openapi.json", "/asyncapi.json"):
         assert path in page
     assert "https://" not in page
+
+
+@pytest.mark.parametrize(
+    ("settings", "host", "shown"),
+    [
+        ({}, "chat.test:8000", "http://chat.test:8000"),
+        ({"public_url": "https://chat.test"}, "10.0.0.1", "https://chat.test"),
+        ({}, "a'b", "http://a&#x27;b"),
+    ],
+)
+def test_index_shows_the_line_for_this_server(
+    client: NewClient, settings: dict[str, str], host: str, shown: str
+) -> None:
+    page = client(**settings).get("/", headers={"Host": host}).text
+    assert f'&lt;script src="{shown}/widget.js" defer&gt;&lt;/script&gt;' in page
+
+
+def test_index_allows_its_own_script_and_style_and_no_other(client: NewClient) -> None:
+    answer = client().get("/")
+    (style,) = re.findall(r"<style>(.*?)</style>", answer.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = answer.headers["content-security-policy"]
+    assert f"style-src 'sha256-{digest}';" in policy
+    assert "script-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert re.findall(r"<script[^>]*>", answer.text) == ['<script src="widget.js" defer>']

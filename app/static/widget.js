@@ -83,9 +83,9 @@ dialog { width: 384px; height: 620px; max-height: calc(100dvh - 40px); box-shado
 .header { min-height: 3.5em; padding-inline: 1em .5em; border-block-end: 1px solid var(--line) }
 .title { flex: 1; font-size: 1.0625em; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
 .count, .meta, .note, .under, .state, label, .error { font-size: .8125em }
-.count, .note, .time, .under, .state, .close, .log:empty { color: var(--quiet) }
+.count, .note, .time, .under, .state, .close, .log:empty { color: var(--quiet); unicode-bidi: plaintext }
 .count { padding-inline-end: .5em }
-.count:not(:empty)::before { content: "●"; margin-inline-end: .375em; color: #2b9d5c }
+.count:not(:empty)::before { content: "● "; color: #2b9d5c }
 .close { padding: .5em }
 .status:not(:empty) { padding: .5em 1em; font-size: .875em; background: var(--soft) }
 .action { text-decoration: underline; white-space: nowrap }
@@ -107,6 +107,7 @@ a { color: inherit }
 .own .time { color: inherit }
 .failed .state, .over, .error { color: var(--alarm) }
 .note { margin-block-start: .75em; text-align: center }
+.state { margin-block-start: .375em }
 .foot { position: relative; padding: .75em; border-block-start: 1px solid var(--line) }
 .new { position: absolute; inset: auto 0 calc(100% + .75em); width: fit-content; margin: auto; padding: .375em 1em; background: var(--text); color: var(--surface); font-size: .875em }
 .send { align-items: end }
@@ -441,7 +442,7 @@ class Log {
     const bubble = make("div", "bubble", {}, words, make("span", "time", {}, time));
     const element = make("div", own ? "message own" : "message", own ? { "aria-live": "off" } : {}, meta, bubble);
     element.data = data;
-    element.style.setProperty("--hue", parseInt(username, 36) % 360);
+    element.style.setProperty("--hue", 47 * parseInt(username, 36) % 360);
     return element;
   }
 

@@ -1,4 +1,4 @@
-"""Fixtures of the browser tests: a headless Chromium, visitors in it, sites that carry the widget, packages from npm."""
+"""Fixtures of the browser tests: Chromium, visitors in it, sites that carry the widget, packages from npm."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -23,7 +24,8 @@ STRICT = (
 )
 PAGE = """<!doctype html><html lang="{lang}" dir="{dir}"><meta charset="utf-8"><title>A portfolio</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<script src="{script}" defer></script><body><main><h1>A portfolio</h1><p>Some text of the page.</p>{body}</main></html>"""
+<script src="{script}" defer></script><body><main><h1>A portfolio</h1><p>Some text of the page.</p>{body}</main>
+</html>"""
 
 Frame = dict[str, Any]
 
@@ -35,7 +37,9 @@ class Site:
     Content-Security-Policy that allows that server and nothing else.
     """
 
-    def __init__(self, body: str = "", chat: str = "", strict: bool = False, lang: str = "en", dir: str = "ltr") -> None:
+    def __init__(
+        self, body: str = "", chat: str = "", strict: bool = False, lang: str = "en", dir: str = "ltr"
+    ) -> None:
         page = PAGE.format(lang=lang, dir=dir, body=body, script=f"{chat}/widget.js")
         policy = STRICT.format(origin=chat or "'self'", socket=chat.replace("http", "ws")) if strict else ""
 
@@ -74,10 +78,8 @@ class ScriptedRoom:
         def handle(socket: ServerConnection) -> None:
             visit = Visit(socket)
             self.visits.append(visit)
-            try:
+            with contextlib.suppress(ConnectionClosed):
                 play(self, visit)
-            except ConnectionClosed:
-                pass
 
         self._server = serve(handle, "127.0.0.1", 0, subprotocols=[Subprotocol("chat.v1")], compression=None)
         self.origin = f"http://127.0.0.1:{self._server.socket.getsockname()[1]}"
@@ -93,7 +95,13 @@ class ScriptedRoom:
         """History and session, as the protocol has them."""
         seq = max([message["seq"] for message in messages], default=0)
         visit.send("history", list(messages), recovered=recovered)
-        known = {"username": visit.query["username"], "role": "visitor", "token": "s1.a.b.c", "epoch": "first", "seq": seq}
+        known = {
+            "username": visit.query["username"],
+            "role": "visitor",
+            "token": "s1.a.b.c",
+            "epoch": "first",
+            "seq": seq,
+        }
         beats = {"heartbeat_interval": self.heartbeat, "heartbeat_timeout": 60, "max_message_length": 1000}
         visit.send("session", known | beats | session)
 

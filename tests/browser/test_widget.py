@@ -47,7 +47,9 @@ def test_name_and_session_outlive_the_page(start: Start, visit: Visit) -> None:
 
 
 def test_page_without_storage_has_a_chat_too(start: Start, visit: Visit) -> None:
-    forbid = "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no', 'SecurityError') } })"
+    forbid = (
+        "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no', 'SecurityError') } })"
+    )
     ada = visit(str(start().get("/").url), "ada", script=forbid)
     ada.say("Hello")
     ada.sees("Hello")

@@ -22,7 +22,10 @@ KEYBOARD = """
 const view = new EventTarget();
 Object.assign(view, { height: 667, offsetTop: 0, scale: 1 });
 Object.defineProperty(window, "visualViewport", { value: view });
-window.keyboard = (height, offsetTop) => { Object.assign(view, { height, offsetTop }); view.dispatchEvent(new Event("resize")); };
+window.keyboard = (height, offsetTop) => {
+  Object.assign(view, { height, offsetTop });
+  view.dispatchEvent(new Event("resize"));
+};
 """
 
 
@@ -84,9 +87,14 @@ def test_any_accent_can_be_read(visit: Visit, site: NewSite, room: NewRoom, axe:
     ada = visit(site(CORNER.format(f'open accent="{accent}"', room(busy).origin)).origin, "ada")
     expect(ada.page.locator(".message")).to_have_count(3)
     colours = ada.find("own .bubble").evaluate(
-        """bubble => { const style = getComputedStyle(bubble), canvas = document.createElement("canvas").getContext("2d");
-        return [style.backgroundColor, style.color].map((colour) => { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-        return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3) }) }"""
+        """bubble => {
+          const style = getComputedStyle(bubble), canvas = document.createElement("canvas").getContext("2d");
+          return [style.backgroundColor, style.color].map((colour) => {
+            canvas.fillStyle = colour;
+            canvas.fillRect(0, 0, 1, 1);
+            return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+          });
+        }"""
     )
     dark, light = sorted(map(luminance, colours))
     assert (light + 0.05) / (dark + 0.05) >= 4.5
@@ -155,9 +163,7 @@ def test_fills_a_phone_and_leaves_room_for_its_keyboard(visit: Visit, site: NewS
 
 
 @pytest.mark.parametrize("size", [(640, 400), (480, 320), (320, 568)])
-def test_zoomed_or_small_nothing_is_cut_off(
-    visit: Visit, site: NewSite, room: NewRoom, size: tuple[int, int]
-) -> None:
+def test_zoomed_or_small_nothing_is_cut_off(visit: Visit, site: NewSite, room: NewRoom, size: tuple[int, int]) -> None:
     viewport = {"width": size[0], "height": size[1]}
     ada = visit(site(CORNER.format("", room(busy).origin)).origin, "ada", viewport=viewport)
     for part in ("title", "close", "log", "send .go", "me", "input"):

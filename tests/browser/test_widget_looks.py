@@ -13,6 +13,7 @@ from tests.browser.conftest import NewRoom, NewSite, Visit
 from tests.browser.sites import ScriptedRoom, message
 from tests.browser.sites import Visit as Connection
 from tests.browser.test_widget_access import DESKTOP, PHONE
+from tests.conftest import Start
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 CHAT = '<portfolio-chat corner server="{}"></portfolio-chat>'
@@ -25,7 +26,11 @@ TALK = [
     ("owner", "With a disk that is full :)\nA loop device of one megabyte does."),
     ("ada", "Nice."),
 ]
-ARABIC = [("maria", "مرحبا! كيف حالك؟"), ("ada", "أنا بخير، شكرا. انظر https://example.com"), ("owner", "Hello, אהלן وسهلا!")]
+ARABIC = [
+    ("maria", "مرحبا! كيف حالك؟"),
+    ("ada", "أنا بخير، شكرا. انظر https://example.com"),
+    ("owner", "Hello, אהלן وسهلا!"),
+]
 LONG = [
     ("W" * 50, "A" * 180),
     ("owner", "https://example.com/" + "a-very-long-path/" * 8),
@@ -88,7 +93,18 @@ def test_take_screenshot(
         ada.line.fill("Two lines\nof a draft")
     expect(ada.find("count")).to_have_text("4 here")
     ada.page.screenshot(path=SCREENSHOTS / f"{name}.png")
-    if said is CROWD:
-        ada.find("log").evaluate("log => log.scrollTop = 900")
+    if said in (CROWD, LONG):
+        ada.find("log").evaluate("log => log.scrollTop = 0")
         ada.page.screenshot(path=SCREENSHOTS / f"{name}-scrolled.png")
     assert (SCREENSHOTS / f"{name}.png").exists()
+
+
+@pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_take_screenshot_of_the_demo_page(start: Start, visit: Visit, device: Any, scheme: str) -> None:
+    ada = visit(str(start().get("/").url), "ada", color_scheme=scheme, **device)
+    ada.say("Hello!")
+    ada.sees("Hello!")
+    name = f"demo-{scheme}-{device['viewport']['width']}.png"
+    ada.page.screenshot(path=SCREENSHOTS / name, full_page=True)
+    assert ada.page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Dialog, Locator, Page, expect
+from playwright.sync_api import ConsoleMessage, Dialog, Locator, Page, expect
 
 # Reported to `troubles`, from before the page's own scripts run.
 WATCH = """
@@ -10,7 +10,7 @@ document.addEventListener("securitypolicyviolation", (event) => console.error("C
 for (const name of ["alert", "confirm", "prompt"]) window[name] = () => console.error("RAN: " + name);
 """
 # What the browser says whenever a server can't be reached.
-NETWORK = ("WebSocket connection to", "net::ERR_", "Failed to load resource", "A chat frame")
+NETWORK = ("WebSocket connection to", "net::ERR_", "Failed to load resource")
 
 
 class Visitor:
@@ -22,12 +22,12 @@ class Visitor:
         page.add_init_script(WATCH)
         page.on("pageerror", lambda error: self.troubles.append(str(error)))
         page.on("dialog", self._dialog)
-        page.on("console", lambda said: said.type == "error" and self._heard(said.text))
+        page.on("console", self._heard)
         page.goto(address)
 
-    def _heard(self, text: str) -> None:
-        if not any(part in text for part in NETWORK):
-            self.troubles.append(text)
+    def _heard(self, said: ConsoleMessage) -> None:
+        if said.type == "error" and not any(part in said.text for part in NETWORK):
+            self.troubles.append(said.text)
 
     def _dialog(self, dialog: Dialog) -> None:
         self.troubles.append(f"dialog: {dialog.message}")
