@@ -16,7 +16,7 @@ run: .venv/run .env ## Serve on http://localhost:8000 and start again whenever t
 serve: .venv/prod .env ## Serve without watching the code (several processes: WORKERS=4 make serve, with Redis)
 	@exec $(BIN)/python -m app
 
-test: .venv/dev ## Run all tests (about four minutes)
+test: .venv/dev ## Run all tests (about seven minutes)
 	@$(BIN)/python -m pytest
 
 check: .venv/dev ## Check format, style and types

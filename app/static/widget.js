@@ -341,6 +341,7 @@ class Connection {
     this.posts.hold(WINDOW);
   }
 
+  /** An old message comes again where its acknowledgement was lost. */
   count({ username, nonce, seq }) {
     if (this.seq != null) this.seq = Math.max(this.seq, seq);
     if (username === this.name) this.posts.acknowledge(nonce);

@@ -128,6 +128,26 @@ def test_stops_where_the_close_code_says_so(visit: Visit, site: NewSite, room: N
     assert len(chat.visits) == 1
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (1001, "The connection is lost. Trying again in 1 s."),
+        (1012, "The server restarts. Trying again in 1 s."),
+        (1013, "The room is full. Trying again in 6 s."),
+    ],
+)
+def test_says_why_it_waits_and_how_long(visit: Visit, site: NewSite, room: NewRoom, code: int, words: str) -> None:
+    def play(room: ScriptedRoom, connection: Connection) -> None:
+        room.welcome(connection)
+        connection.read()
+        connection.socket.close(code)
+
+    slowly = "Math.random = () => 0.99"
+    ada = visit(site(CHAT.format(room(play).origin)).origin, "ada", script=slowly)
+    ada.say("bye")
+    ada.is_told(words)
+
+
 def test_banned(visit: Visit, site: NewSite, room: NewRoom) -> None:
     chat = room(lambda _, connection: connection.refuse("banned", "You are not welcome.", 1008))
     ada = visit(site(CHAT.format(chat.origin)).origin, script=HASTE)
