@@ -67,12 +67,22 @@ class RunningServer:
         """Returns once the server is up, and fails when it does not come."""
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                self.get("/health")
+            if self._answers():
                 return
-            except httpx2.HTTPError:
-                time.sleep(0.02)
+            time.sleep(0.02)
         raise AssertionError(f"the server did not start:\n{self.log()}")
+
+    def _answers(self) -> bool:
+        """Asks, and reads to the very end, so that the server has freed the connection before anybody counts files."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as probe:
+                probe.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                answer = probe.recv(4096)
+                while probe.recv(4096):
+                    pass
+                return answer.startswith(b"HTTP/1.1 ")
+        except OSError:
+            return False
 
     def log(self) -> str:
         """All that it has logged."""
