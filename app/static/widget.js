@@ -13,7 +13,7 @@ const WINDOW = 16; // posts on their way at once
 const MAX_SHOWN = 500;
 const PHONE = "(width < 480px)";
 
-// Attributes or `window.PortfolioChat = { strings }` replace them, and the server's sentences by their codes.
+// Attributes and `PortfolioChat.strings` replace them, and refusals by their codes.
 const STRINGS = {
   __proto__: null,
   title: "Chat",
@@ -51,7 +51,7 @@ const STRINGS = {
   banned: "You are banned from this chat.",
   invalid_username: "A name has up to 50 of A–Z, a–z, 0–9, - and _.",
   rate_limited: "That was too fast. Trying again in {seconds} s.",
-  unavailable: "Nothing can be sent or received for now. It is tried again.",
+  unavailable: "Nothing can be sent or received for now.",
 };
 
 const STYLE = `
@@ -293,7 +293,7 @@ class Connection {
       return this.enter("ended", code, refusal);
     }
     this.full = code === 1013;
-    // Full jitter, so that not all come back at once.
+    // Full jitter: not all at once.
     const jitter = Math.random() * Math.min(MAX_DELAY, FIRST_DELAY * 2 ** Math.min(this.attempt++, 10));
     const seconds = jitter + number(refusal?.data.retry_after, this.full ? FULL_DELAY : 0);
     this.timer = setTimeout(() => this.start(), 1000 * seconds);
@@ -342,9 +342,9 @@ class Connection {
   }
 
   /** An old message comes again where its acknowledgement was lost. */
-  count({ username, nonce, seq }) {
+  count({ nonce, seq }) {
     if (this.seq != null) this.seq = Math.max(this.seq, seq);
-    if (username === this.name) this.posts.acknowledge(nonce);
+    this.posts.acknowledge(nonce); // under any name: nobody else knows it yet
   }
 
   refuse(frame) {
@@ -413,9 +413,9 @@ class Log {
   }
 
   add(data, own) {
+    this.drop(data.nonce);
     if (this.messages.has(data.id)) return false;
     const element = this.render(data, own);
-    if (own) this.drop(data.nonce);
     this.insert(element);
     this.messages.set(data.id, element);
     if (this.messages.size > MAX_SHOWN) this.hide(this.messages.keys().next().value);
@@ -484,7 +484,7 @@ class View {
     // Keys typed here are not the page's shortcuts.
     for (const type of ["keydown", "keyup"]) this.root.addEventListener(type, (event) => event.stopPropagation());
     const shadow = this.host.attachShadow({ mode: "open" });
-    const sheet = new CSSStyleSheet(); // which no Content-Security-Policy minds
+    const sheet = new CSSStyleSheet(); // which CSP lets pass
     sheet.replaceSync(STYLE);
     shadow.adoptedStyleSheets = [sheet];
     shadow.append(this.root);
@@ -554,6 +554,7 @@ class View {
     listen(window, "online", () => this.connection.wake());
     listen(window, "offline", () => this.connection.wake());
     listen(document, "visibilitychange", () => document.hidden || this.see() || this.connection.wake());
+    listen(window, "storage", ({ key, newValue }) => key === this.visitor.key && this.visitor.take(newValue));
     listen(this.visitor, "change", () => this.follow());
     listen(visualViewport, "resize", () => this.fit());
     listen(visualViewport, "scroll", () => this.fit());
@@ -604,8 +605,8 @@ class View {
     const count = this.unread;
     this.news.hidden = !count || this.log.stuck;
     if (count === this.shown) return;
+    if (count || this.shown) document.title = (count ? `(${count}) ` : "") + document.title.replace(/^\(\d+\) /, "");
     this.shown = count;
-    document.title = (count ? `(${count}) ` : "") + document.title.replace(/^\(\d+\) /, "");
     this.news.textContent = this.say("news", { count });
     if (!this.corner) return;
     this.badge.hidden = !count;
@@ -630,6 +631,7 @@ class View {
     if (!/^[\w-]{1,50}$/.test(name)) return this.askName(true, this.say("invalid_username"));
     const same = name === this.visitor.name;
     if (same && this.connection.state === "online") return this.askName(false);
+    this.who = "";
     this.giveUp(this.say("ended"));
     this.connection.start(same ? null : name);
   }
@@ -637,7 +639,8 @@ class View {
   on_session({ data: { username: name, max_message_length: limit } }) {
     this.limit = number(limit, Infinity);
     this.me.textContent = this.say("as_name", { name });
-    this.askName(false);
+    if (name !== this.who) this.askName(false); // one may be typing in it
+    this.who = name;
     this.measure();
   }
 
@@ -663,7 +666,7 @@ class View {
     this.write("");
   }
 
-  /** Also again: under the same nonce nothing is stored twice. */
+  /** Also again: one nonce is stored once. */
   send(nonce, text) {
     this.showPost(nonce, text, "sending");
     this.connection.posts.add(nonce, text);
@@ -697,7 +700,7 @@ class View {
     this.log.quiet();
     if (!recovered) this.log.clear();
     hidden.forEach((id) => this.log.hide(id));
-    for (const message of data.slice(-MAX_SHOWN)) this.on_message({ data: message }, known && !known.has(message.id));
+    for (const message of data.slice(-MAX_SHOWN)) this.on_message({ data: message }, known?.has(message.id) === false);
   }
 
   on_message({ data }, news = true) {
@@ -729,7 +732,7 @@ class View {
     const lost = state === "ended" ? "ended" : navigator.onLine ? "lost" : "offline";
     const known = { 1012: "restarting", 1013: "server_full", 4500: "removed", 4501: "flood" };
     const key = refusal?.data.code ?? known[code] ?? lost;
-    const why = this.say(key, { seconds }) || String(refusal.message);
+    const why = this.say(key, { seconds }) || String(refusal?.message ?? "");
     clearTimeout(this.slow);
     if (state === "online") this.tell("");
     else if (state === "connecting") this.slow = setTimeout(() => this.tell(this.say("connecting")), 600);
@@ -764,6 +767,9 @@ customElements.define("portfolio-chat", class extends HTMLElement {
   }
 
   connectedCallback() {
+    const { open } = this; // set before this file came
+    delete this.open;
+    this.open = open;
     this.view ??= new View(this);
     this.view.connect();
   }

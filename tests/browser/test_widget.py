@@ -46,6 +46,22 @@ def test_name_and_session_outlive_the_page(start: Start, visit: Visit) -> None:
     assert ada.page.locator(".join:visible").count() == 0
 
 
+def test_history_is_no_news(start: Start, visit: Visit, site: NewSite) -> None:
+    chat = f"http://127.0.0.1:{start(CORS_ORIGINS='*').port}"
+    bob = visit(f"{chat}/", "bob")
+    bob.say("old")
+    bob.sees("old")
+    page = site("<script>document.title = '(7) days'</script>", chat=chat)
+    ada = visit(page.origin, "ada", script="addEventListener('chat:message', () => { window.told = true })")
+    ada.sees("old")
+    ada.find("close").click()
+    ada.page.reload()
+    ada.sees("old")
+    assert ada.find("badge").count() == 0
+    assert ada.page.title() == "(7) days"
+    assert not ada.page.evaluate("window.told")
+
+
 def test_page_without_storage_has_a_chat_too(start: Start, visit: Visit) -> None:
     forbid = (
         "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no', 'SecurityError') } })"
