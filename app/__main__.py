@@ -27,10 +27,10 @@ def main() -> None:
         settings = load_settings({**os.environ, **given})
     except SettingsError as error:
         sys.exit(str(error))
-    workers = 1 if arguments.reload else settings.workers
-    if workers > 1 and not settings.engine_url.startswith("redis"):
-        sys.exit(f"{workers} workers share a room only through Redis: set ENGINE_URL=redis://…, or start a single one.")
-    server.run(settings, _listen(settings), arguments.reload, workers, _log_config(settings))
+    if settings.workers > 1 and not arguments.reload and not settings.engine_url.startswith("redis"):
+        advice = "set ENGINE_URL=redis://…, or start a single one"
+        sys.exit(f"{settings.workers} workers share a room only through Redis: {advice}.")
+    server.run(settings, _listen(settings), arguments.reload, _log_config(settings))
 
 
 def _listen(settings: Settings) -> socket.socket:

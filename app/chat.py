@@ -23,7 +23,7 @@ from app.history import History
 from app.message import Draft, Message
 from app.outbox import Outbox
 from app.registry import Connection, ConnectionRegistry
-from app.roster import Roster, Session
+from app.roster import Event, Roster, Session
 
 USER_COUNT_DELAY = 0.25  # seconds within which changes of the user count are joined
 DRAIN_STEP = 0.02  # seconds
@@ -125,7 +125,7 @@ class Chat:
             logger.info("User disconnected: %s", connection.session.username)
         self._roster.release(connection.session)
 
-    def announce(self, event: str, username: str) -> None:
+    def announce(self, event: Event, username: str) -> None:
         """Tells everybody else who came or left, unless so many are here that it would be noise."""
         if self.users > self._settings.announce_limit:
             return
@@ -133,7 +133,7 @@ class Chat:
             id=str(uuid.uuid4()),
             content=f"{username} {'joined' if event == 'user_joined' else 'left'} the chat",
             timestamp=time.time(),
-            event="user_joined" if event == "user_joined" else "user_left",
+            event=event,
             user=username,
         )
         batch = Batch([frames.encode(frames.SystemFrame(data=data))])

@@ -27,7 +27,7 @@ class RequestProtocol(HttpToolsProtocol):
     header_bytes = 0
     in_headers = True
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Starts the clock."""
         super().connection_made(transport)
         self.await_request()
@@ -80,7 +80,7 @@ class RequestProtocol(HttpToolsProtocol):
     def forget_request(self) -> None:
         """After the upgrade to WebSocket: parser and protocol refer to each other, and would stay for a while."""
         self.stop_waiting()
-        self.parser = self.scope = self.headers = None  # type: ignore[assignment]
+        self.parser = self.scope = self.headers = None  # type: ignore[assignment] # never looked at again
 
     def on_headers_complete(self) -> None:
         """The request is whole as far as it can be waited for; a body is read by whom it is meant for."""

@@ -10,12 +10,14 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from app.exceptions import UsernameTaken
 
 HOLD = 60.0  # seconds that a name is held after its user left, when the user can prove to be the same
 LEAVE_DELAY = 5.0  # seconds in which a session may come back without having left
+
+Event = Literal["user_joined", "user_left"]
 
 
 @dataclass(slots=True, eq=False)
@@ -46,8 +48,8 @@ class Session:
 class Listener(Protocol):
     """Who hears what happens to the roster."""
 
-    def announce(self, event: str, username: str) -> None:
-        """A user came (`user_joined`) or left (`user_left`)."""
+    def announce(self, event: Event, username: str) -> None:
+        """A user came or left."""
 
     def users_changed(self) -> None:
         """The number of users may be another."""

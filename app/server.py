@@ -115,14 +115,11 @@ class Worker(supervisor.Process):
         code = super().exitcode
         return 1 if code == STARTUP_FAILURE and Worker.any_started else code
 
-    @property
-    def server(self) -> Server:
-        """Our server, where uvicorn would take its own."""
-        if not isinstance(self._server, Server):
-            settings = load_settings()
-            log.configure(settings.level)
-            self._server = Server(self.config, settings, settings.shutdown_spread)
-        return self._server
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves, on our server. Made before the thread that answers the parent could ask for another one."""
+        settings = load_settings()
+        self._server = Server(self.config, settings, settings.shutdown_spread)
+        super().target(sockets)
 
 
 def raise_file_limit(connections: int) -> None:
@@ -135,7 +132,7 @@ def raise_file_limit(connections: int) -> None:
         logger.warning("Only %d files may be open, WS_MAX_CONNECTIONS=%d needs %d", hard, connections, needed)
 
 
-def run(settings: Settings, listener: socket.socket, reload: bool, workers: int, log_config: dict[str, Any]) -> None:
+def run(settings: Settings, listener: socket.socket, reload: bool, log_config: dict[str, Any]) -> None:
     """Serves on a bound socket until a signal ends it; for `reload` always with one worker."""
     config = uvicorn.Config(
         "app.main:app",
@@ -149,7 +146,7 @@ def run(settings: Settings, listener: socket.socket, reload: bool, workers: int,
         backlog=4096,
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         reload=reload,
-        workers=1 if reload else workers,
+        workers=1 if reload else settings.workers,
         reload_dirs=["app"] if reload else None,
     )
     log.configure(settings.level)

@@ -10,10 +10,9 @@ import asyncio
 import itertools
 import json
 import logging
-import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from app import tasks
@@ -56,8 +55,8 @@ class SharedRoster(Roster):
     (`evict`) when they turn out to be another's.
     """
 
-    def __init__(self, engine: RedisEngine, announce_limit: int, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(clock)
+    def __init__(self, engine: RedisEngine, announce_limit: int) -> None:
+        super().__init__()
         self._engine = engine
         self._announce_limit = announce_limit
         self._operations = deque([Operation("begin")])

@@ -48,7 +48,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.deaf = False
         self.flood_count, self.flood_until = 0, 0.0
         self.unparsed = b""
-        self.queue = self.inbox = Inbox()  # type: ignore[assignment]
+        self.queue = self.inbox = Inbox()  # type: ignore[assignment] # it has what uvicorn uses of a Queue
         self.writable = WRITABLE
 
     def handle_connect(self, event: Request) -> None:
@@ -81,7 +81,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """Nobody asks for the request after the handshake, and it would be a fifth of an idle connection's memory."""
         await super().send(message)
         if message["type"] == "websocket.accept":
-            self.request = self.response = None  # type: ignore[assignment]
+            self.request = self.response = None  # type: ignore[assignment] # never looked at again
             cast(list[object], self.scope["headers"]).clear()
 
     def pause_writing(self) -> None:

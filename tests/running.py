@@ -34,8 +34,31 @@ HANDSHAKE = (
 )
 
 
-class RunningServer:
-    """One server process, at work in `folder`. Leaving the context ends it, whatever state it is in."""
+class Running:
+    """A process that a test starts, kills and starts again. Leaving the context ends it, whatever state it is in."""
+
+    process: subprocess.Popen[bytes]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.kill()
+
+    def start(self) -> None:
+        """Starts the process, again if it had ended, and waits until it answers."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to tidy up."""
+        self.process.kill()
+        self.process.wait(timeout=20)
+
+
+class RunningServer(Running):
+    """One server process, at work in `folder`."""
 
     def __init__(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> None:
         self.port = free_port()
@@ -45,15 +68,6 @@ class RunningServer:
         self.variables = {"HOST": "127.0.0.1", "PORT": str(self.port), "ENGINE_URL": f"sqlite:///{database}"}
         self.variables |= {**UNLIMITED, **variables}
         self.log_file = folder / f"{self.port}.log"
-        self.process: subprocess.Popen[bytes]
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.kill()
 
     def start(self, wait: bool = True) -> None:
         """Starts the process, again if it had ended, and waits until it answers."""
@@ -107,11 +121,6 @@ class RunningServer:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=20)
 
-    def kill(self) -> None:
-        """SIGKILL: no chance to tidy up."""
-        self.process.kill()
-        self.process.wait(timeout=20)
-
     @asynccontextmanager
     async def connect(self, username: str, query: str = "", **options: Any) -> AsyncIterator[Client]:
         """A client in the room, which has not read anything yet."""
@@ -132,22 +141,13 @@ class RunningServer:
         return bare
 
 
-class RunningRedis:
-    """One Redis process, which keeps what it acknowledged in `folder`. Leaving the context ends it."""
+class RunningRedis(Running):
+    """One Redis process, which keeps what it acknowledged in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.folder = folder
-        self.process: subprocess.Popen[bytes]
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.kill()
 
     def start(self) -> None:
         """Starts the process, again if it had ended, and waits until it answers."""
@@ -158,11 +158,6 @@ class RunningRedis:
         while self.ask("PING") != b"+PONG":
             assert time.monotonic() < deadline, "Redis did not start"
             time.sleep(0.02)
-
-    def kill(self) -> None:
-        """SIGKILL: no chance to tidy up."""
-        self.process.kill()
-        self.process.wait(timeout=20)
 
     def pause(self) -> None:
         """Stops it where it is, until `go_on`: it takes connections, and answers nothing."""

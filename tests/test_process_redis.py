@@ -203,7 +203,7 @@ async def test_users_of_a_killed_worker_leave_and_nobody_else_notices(start: Sta
             a.kill()
         for number in range(1, 500):
             await bob.client.say("Still here")
-            await until(lambda number=number: number in bob.seqs and number in cyd.seqs, timeout=2)  # type: ignore[misc]
+            await until(lambda number=number: number in bob.seqs and number in cyd.seqs, timeout=2)  # type: ignore[misc] # no type for a default
             if bob.count == cyd.count == 2:
                 break
             await asyncio.sleep(0.05)

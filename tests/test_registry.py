@@ -105,7 +105,7 @@ def test_leaver_while_another_is_written_to_disturbs_nobody(clock: Clock) -> Non
     outboxes: list[FakeOutbox] = []
     for name in ("ada", "bob", "eve"):
         connection = add(registry, name)
-        outboxes.append(SlowOutbox(clock, 0, lambda gone=connection: registry.remove(gone)))  # type: ignore[misc]
+        outboxes.append(SlowOutbox(clock, 0, lambda gone=connection: registry.remove(gone)))  # type: ignore[misc] # no type for a default
         registry.open(connection, outboxes[-1])
     list(registry.broadcast(BATCH))
     assert [len(outbox.frames) for outbox in outboxes] == [1, 1, 1]

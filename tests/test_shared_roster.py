@@ -60,11 +60,11 @@ class Worker:
         async def silence(*_: object) -> Any:
             raise StoreError("no answer")
 
-        self.engine.room.presence = silence  # type: ignore[assignment, method-assign]
+        self.engine.room.presence = silence  # type: ignore[assignment, method-assign] # a stand-in
 
     def reconnect(self) -> None:
         """Redis answers again."""
-        self.engine.room.presence = self.presence  # type: ignore[method-assign]
+        self.engine.room.presence = self.presence  # type: ignore[method-assign] # the real one
 
 
 Start = Callable[[], Awaitable[Worker]]
@@ -275,7 +275,7 @@ async def test_late_copy_of_a_call_changes_nothing(worker: Start) -> None:
         calls.append(call)
         return await one.presence(*call)
 
-    one.engine.room.presence = noted  # type: ignore[assignment, method-assign]
+    one.engine.room.presence = noted  # type: ignore[assignment, method-assign] # a stand-in
     one.roster.release(await one.come("ghost"))
     await until(lambda: any(parts[0] == "release" for call in calls for parts in call[1]))
     (claim,) = [call for call in calls if any(parts[0] == "claim" for parts in call[1])]

@@ -21,7 +21,7 @@ def open_engine(settings: Settings) -> Engine:
         return MemoryEngine(keep, batch_bytes, settings.shutdown_timeout)
     try:
         from app.engines.redis import RedisEngine  # noqa: PLC0415 - the driver is optional
-        from app.engines.redis_room import RedisRoom  # noqa: PLC0415
+        from app.engines.redis_room import RedisRoom  # noqa: PLC0415 - as above
     except ImportError:
         raise SettingsError(DRIVER) from None
     return RedisEngine(RedisRoom(settings.engine_url), keep, batch_bytes)

@@ -16,8 +16,6 @@ from app.exceptions import StoreError
 from app.message import Draft, Message
 
 NONCE_SECONDS = 24 * 3600.0  # how long a nonce is remembered (the wire contract's minimum)
-
-
 ADVICE = "Several workers can't share it: start with a single worker, or set ENGINE_URL=redis://…"
 
 
