@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import logging
 import uuid
+from typing import NoReturn
 
 from app import security
 from app.config import Settings
 from app.credentials import OWNER_SESSION, SESSION_PREFIX, Credentials, Handshake
-from app.exceptions import InvalidToken, RateLimited
+from app.exceptions import Banned, Forbidden, InvalidToken, Paused, RateLimited, SlowMode, Unauthorized
 from app.limits import Buckets
 from app.registry import Connection, ConnectionRegistry
 from app.roster import Session
+from app.rules import Rules
 
 WRONG_TOKENS = 5  # wrong owner tokens from one address in
 WRONG_TOKENS_WINDOW = 60.0  # seconds, after which the next must wait
+ERASURES = 5  # times that one address may delete its own messages in
+ERASURES_WINDOW = 60.0  # seconds
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +43,13 @@ class Admission:
         self._messages_by_address = Buckets(settings.rate_limit_address, window, clock)
         self._joins = Buckets(settings.rate_limit_joins, window, clock)
         self._wrong_tokens = Buckets(WRONG_TOKENS, WRONG_TOKENS_WINDOW, clock)
+        self._erasures = Buckets(ERASURES, ERASURES_WINDOW, clock)
+        self.obey(Rules())
+
+    def obey(self, rules: Rules) -> None:
+        """From now on these are the owner's rules."""
+        self.rules = rules
+        self._slow = Buckets(1 if rules.slow_mode else 0, rules.slow_mode, self._registry.clock)
 
     def check(self, handshake: Handshake) -> Session:
         """The session that a newcomer asks for. Raises ConnectionRefused.
@@ -55,29 +66,78 @@ class Admission:
     def _check_visitor(self, handshake: Handshake) -> Session:
         bearer = handshake.bearer
         if bearer is not None and not bearer.startswith(SESSION_PREFIX):
-            logger.warning("Wrong owner token from %s", handshake.address)
-            _take(self._wrong_tokens, handshake.limit_key or handshake.address)
-            raise InvalidToken
+            self._note_wrong_token(handshake)
         name = security.check_username(handshake.username, self._settings.max_username_length)
         self._credentials.check_reserved(name)
-        proven = self._credentials.session_of(bearer, name)
-        return Session(name, handshake.address, proven or str(uuid.uuid4()), handshake.provable)
+        session = self._credentials.session_of(bearer, name) or str(uuid.uuid4())
+        mark = self.mark(handshake.limit_key)
+        newcomer = Session(name, handshake.address, session, handshake.provable, mark=mark)
+        self._check_ban(newcomer, mark)
+        return newcomer
+
+    def _check_ban(self, session: Session, mark: str) -> None:
+        if session.role != "owner" and self.rules.refuse(session.username, session.id, mark):
+            raise Banned
+
+    def check_ban(self, connection: Connection) -> None:
+        """Once more, for who was still on the way in when the ban came. Raises Banned."""
+        if self.rules.bans:
+            self._check_ban(connection.session, self.mark(connection.limit_key))
+
+    def _note_wrong_token(self, handshake: Handshake) -> NoReturn:
+        logger.warning("Wrong owner token from %s", handshake.address)
+        _take(self._wrong_tokens, handshake.limit_key or handshake.address)
+        raise InvalidToken
+
+    def mark(self, limit_key: str | None) -> str:
+        """What an address is banned by; empty for one that must not be, because it may be many people's.
+
+        That is the server's own machine, a proxy that is trusted, and one that is not known to be a proxy.
+        """
+        if limit_key is None or security.is_trusted(limit_key, self._settings.forwarded_allow_ips):
+            return ""
+        return self._credentials.mark(limit_key)
+
+    def authorize(self, handshake: Handshake, bearer: str | None) -> None:
+        """Lets the owner pass, over HTTP. Raises Unauthorized, InvalidToken, RateLimited, Forbidden for a visitor."""
+        if self.session_of(handshake, bearer) != OWNER_SESSION:
+            raise Forbidden
+
+    def session_of(self, handshake: Handshake, bearer: str | None) -> str:
+        """The session that a token proves, over HTTP. Raises as `authorize`, but for Forbidden."""
+        if bearer is None:
+            raise Unauthorized
+        if self._credentials.is_owner(bearer):
+            return OWNER_SESSION
+        return self._credentials.session_of(bearer) or self._note_wrong_token(handshake)
+
+    def check_erasure(self, handshake: Handshake) -> None:
+        """Takes a share of how often visitors may delete their messages. Raises RateLimited."""
+        _take(self._erasures, handshake.limit_key)
 
     def token(self, session: Session) -> str | None:
         """What proves a visitor's name on its next connection. The owner has a token already."""
         return None if session.role == "owner" else self._credentials.issue(session.username, session.id)
 
     def check_rate(self, connection: Connection) -> None:
-        """Takes a message's share of the rates. Raises RateLimited. Comes before anything that costs."""
+        """Takes a message's share of the rates. Raises Paused, SlowMode, RateLimited. Comes before all that costs."""
         session, address = connection.session, connection.limit_key
         if session.role == "owner":
             return
-        # Who knows no tokens gets a new session on coming back, but not a new bucket.
-        key = session.id if session.provable else f"{session.address} {session.username.lower()}"
+        if self.rules.paused:
+            raise Paused
+        key = _key(session)
+        if wait := self._slow.wait(key):
+            raise SlowMode(wait)
         if wait := max(self._messages.wait(key), self._messages_by_address.wait(address) if address else 0.0):
             raise RateLimited(wait)
         _take(self._messages, key)
         _take(self._messages_by_address, address)
+
+    def note_post(self, connection: Connection) -> None:
+        """A message was accepted: in slow mode its sender waits now. One that was refused costs nothing of that."""
+        if connection.session.role != "owner":
+            self._slow.take(_key(connection.session))
 
     def is_flood(self, connection: Connection, bad: bool) -> bool:
         """Counts a frame, or a bad frame once more; True when there were too many of late."""
@@ -86,6 +146,11 @@ class Admission:
         if bad:
             return connection.bad_frames.full(connection.heard)
         return self._settings.rate_limit_messages > 0 and connection.frames.full(connection.heard)
+
+
+def _key(session: Session) -> str:
+    """Who knows no tokens gets a new session on coming back, but not a new bucket."""
+    return session.id if session.provable else f"{session.address} {session.username.lower()}"
 
 
 def _take(buckets: Buckets, key: str | None) -> None:

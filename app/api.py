@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import traceback
 
 from starlette.exceptions import HTTPException
@@ -10,7 +12,10 @@ from starlette.responses import Response
 
 from app.chat import Chat
 from app.config import Settings
-from app.responses import Error, ErrorDetail, Health, Stats, answer
+from app.exceptions import ChatError, RequestRefused, Unavailable
+from app.responses import Error, ErrorDetail, Health, Ready, Stats, answer, restarting
+
+logger = logging.getLogger(__name__)
 
 _SENTENCES = {
     404: "There is nothing at this address. GET / names what there is.",
@@ -30,6 +35,35 @@ async def stats(request: Request) -> Response:
     """How many are here, and how much was ever said."""
     chat: Chat = request.app.state.chat
     return answer(Stats(active_users=chat.users, total_messages=chat.total))
+
+
+async def ready(request: Request) -> Response:
+    """200 when messages can be stored and will be, else 503 with the reason."""
+    chat: Chat = request.app.state.chat
+    if chat.draining:
+        return restarting()
+    if not chat.healthy:
+        raise Unavailable(
+            "Messages can't be stored at the moment; the log has the reason. It is tried again by itself."
+        )
+    return answer(Ready())
+
+
+async def chat_error(request: Request, error: Exception) -> Response:
+    """What the room or the door refuses, over HTTP."""
+    assert isinstance(error, ChatError)
+    field = error.field or ("content" if error.status == 422 and not isinstance(error, RequestRefused) else None)
+    detail = ErrorDetail(code=error.code, message=str(error), field=field, retry_after=error.retry_after)
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
+    return answer(Error(error=detail), error.status, headers)
+
+
+async def store_error(request: Request, error: Exception) -> Response:
+    """The store failed or did not answer, so that it is not known whether it was done."""
+    logger.error("%s %s failed: %s", request.method, request.url.path, error)
+    return await chat_error(request, Unavailable("The store does not take it at the moment. Try again."))
 
 
 async def http_error(request: Request, error: Exception) -> Response:

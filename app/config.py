@@ -5,82 +5,22 @@ Reads the environment and `.env` (the environment wins). Knows nothing of what t
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 import dotenv
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-SECRET = ("engine_url", "secret_key", "owner_token")  # the URL of an engine may hold a password
-LISTS = ("cors_origins", "forwarded_allow_ips", "reserved_usernames")  # these may be empty
+from app import checks
+
+SECRET = ("engine_url", "secret_key", "owner_token", "notify_url")  # these URLs may hold a password
+LISTS = ("cors_origins", "forwarded_allow_ips", "reserved_usernames", "blocked_words")  # these may be empty
 
 
 class SettingsError(Exception):
     """A variable holds what it can't hold; the text names each one, its fault and what is allowed."""
-
-
-def _split(value: object) -> object:
-    return [item for item in (part.strip() for part in value.split(",")) if item] if isinstance(value, str) else value
-
-
-def _origin(value: str) -> str:
-    """RFC 6454: an origin is scheme, host and port; a path or a trailing slash would never match one."""
-    origin = value.lower().rstrip("/")
-    if value != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[^\s/?#@\[\]\"',:]+)(:\d+)?", origin):
-        raise ValueError("no origin")
-    return origin
-
-
-def _public_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError("no web address")
-    return value
-
-
-def _secret_key(value: str) -> str:
-    if len(value) < 16:
-        raise ValueError("too short")
-    return value
-
-
-def _owner_token(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._~-]{32,256}", value) or value.startswith("s1."):
-        raise ValueError("no owner token")
-    return value
-
-
-def _username(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,200}", value):
-        raise ValueError("no username")
-    return value
-
-
-def _network(value: str) -> str:
-    """No `*`: it would believe the address that the visitor itself wrote."""
-    ipaddress.ip_network(value, strict=False)
-    return value
-
-
-def _engine_url(value: str) -> str:
-    scheme, _, path = value.partition("://")
-    if value == "memory://" or (scheme == "sqlite" and path[:1] == "/" and path not in ("/", "/:memory:")):
-        return value
-    parts = urlsplit(value)
-    if (
-        "#" not in value
-        and scheme in ("redis", "rediss")
-        and parts.hostname
-        and parts.port != 0
-        and re.fullmatch(r"(/\d*)?", parts.path)
-    ):
-        return value
-    raise ValueError("unknown engine")
 
 
 def _setting(default: Any, description: str, allowed: str | None = None, **bounds: Any) -> Any:
@@ -101,7 +41,9 @@ class Settings(BaseModel):
     workers: int = _setting(
         1, "How many processes `python -m app` serves with; more than one needs Redis.", ge=1, le=256
     )
-    cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_split)] = _setting(
+    cors_origins: Annotated[
+        tuple[Annotated[str, AfterValidator(checks.origin)], ...], BeforeValidator(checks.split)
+    ] = _setting(
         ("http://localhost:3000", "http://localhost:8000"),
         "Origins whose pages may call the HTTP endpoints, separated by commas; `*` for all, empty for none.",
         allowed="origins such as https://example.com, separated by commas, or *",
@@ -127,42 +69,64 @@ class Settings(BaseModel):
     history_limit: int = _setting(100, "How many messages a newcomer sees.", ge=0, le=10_000)
     recovery_limit: int = _setting(500, "How many missed messages a returning client gets.", ge=0, le=10_000)
     announce_limit: int = _setting(50, "Up to how many users joins and leaves are announced.", ge=0, le=10_000)
-    engine_url: Annotated[str, AfterValidator(_engine_url)] = _setting(
+    engine_url: Annotated[str, AfterValidator(checks.engine_url)] = _setting(
         "sqlite:///data/chat.db",
         "Where messages are kept: `sqlite:///relative/path`, `sqlite:////absolute/path`, `memory://` (nowhere), or, "
         "for several workers, `redis://[user:password@]host:6379/0` (`rediss://` with TLS).",
         allowed="sqlite:///relative/path, sqlite:////absolute/path, memory://, redis://host:6379/0 or rediss://…",
     )
-    public_url: Annotated[str, AfterValidator(_public_url)] = _setting(
+    public_url: Annotated[str, AfterValidator(checks.public_url)] = _setting(
         "",
         "The address that visitors see, where a proxy hides it, such as `https://chat.example.com`.",
         allowed="an address such as https://chat.example.com",
     )
-    secret_key: Annotated[str, AfterValidator(_secret_key)] = _setting(
+    secret_key: Annotated[str, AfterValidator(checks.secret_key)] = _setting(
         "",
         "Signs session tokens. When empty, one is made and kept with the messages.",
         allowed="at least 16 characters, best made by: openssl rand -hex 32",
         repr=False,
     )
-    owner_token: Annotated[str, AfterValidator(_owner_token)] = _setting(
+    owner_token: Annotated[str, AfterValidator(checks.owner_token)] = _setting(
         "",
         "Whoever shows it is the owner. When empty, nobody is.",
         allowed="32 to 256 of A-Z a-z 0-9 - . _ ~, not beginning with s1., best made by: openssl rand -hex 32",
         repr=False,
     )
-    owner_username: Annotated[str, AfterValidator(_username)] = _setting(
+    owner_username: Annotated[str, AfterValidator(checks.username)] = _setting(
         "owner", "The owner's name in the room.", allowed="A-Z a-z 0-9 - _"
     )
-    reserved_usernames: Annotated[tuple[Annotated[str, AfterValidator(_username)], ...], BeforeValidator(_split)] = (
-        _setting(
-            ("system", "admin", "administrator", "owner", "moderator", "mod", "bot", "server", "support"),
-            "Names that no visitor gets, nor names that look like them.",
-            allowed="names of A-Z a-z 0-9 - _, separated by commas",
-        )
+    reserved_usernames: Annotated[
+        tuple[Annotated[str, AfterValidator(checks.username)], ...], BeforeValidator(checks.split)
+    ] = _setting(
+        ("system", "admin", "administrator", "owner", "moderator", "mod", "bot", "server", "support"),
+        "Names that no visitor gets, nor names that look like them.",
+        allowed="names of A-Z a-z 0-9 - _, separated by commas",
     )
     block_dangerous_markup: bool = _setting(
         True, "Refuse messages with markup that would run; otherwise they are let through, escaped."
     )
+    blocked_words: Annotated[tuple[str, ...], BeforeValidator(checks.split)] = _setting(
+        (),
+        "Words that no message may hold, separated by commas, in any case; whole words alone.",
+        allowed="words, separated by commas",
+    )
+    retention_days: float = _setting(90.0, "Days after which messages are deleted; 0 for never.", ge=0, le=36_500)
+    max_stored_messages: int = _setting(100_000, "How many messages are kept; 0 for no limit.", ge=0, le=1_000_000_000)
+    notify_url: Annotated[str, AfterValidator(checks.public_url)] = _setting(
+        "",
+        "Where to tell the owner that a visitor wrote: a webhook of Discord or Slack, a topic of ntfy, or your own.",
+        allowed="an address such as https://ntfy.sh/a-name-that-nobody-guesses",
+        repr=False,
+    )
+    notify_format: Annotated[Literal["", "discord", "slack", "ntfy", "json"], BeforeValidator(str.lower)] = _setting(
+        "",
+        "What is sent there: `discord`, `slack`, `ntfy` or `json`; guessed from the address when empty.",
+        allowed="discord, slack, ntfy or json",
+    )
+    notify_quiet: float = _setting(
+        300.0, "Seconds after a notice in which what comes is collected for the next one.", ge=0.1, le=86_400
+    )
+    metrics_public: bool = _setting(False, "Show `/metrics` to everybody, not to the owner alone.")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = (
         _setting(
             "INFO",
@@ -177,12 +141,12 @@ class Settings(BaseModel):
     shutdown_spread: float = _setting(
         2.0, "Seconds over which a stopping server spreads the goodbyes, so that not all return at once.", ge=0, le=600
     )
-    forwarded_allow_ips: Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_split)] = (
-        _setting(
-            ("127.0.0.1",),
-            "Addresses or networks of the proxies whose `X-Forwarded-For` is believed, separated by commas.",
-            allowed="addresses such as 10.0.0.5 or networks such as 10.0.0.0/8, separated by commas",
-        )
+    forwarded_allow_ips: Annotated[
+        tuple[Annotated[str, AfterValidator(checks.network)], ...], BeforeValidator(checks.split)
+    ] = _setting(
+        ("127.0.0.1",),
+        "Addresses or networks of the proxies whose `X-Forwarded-For` is believed, separated by commas.",
+        allowed="addresses such as 10.0.0.5 or networks such as 10.0.0.0/8, separated by commas",
     )
 
     @model_validator(mode="after")

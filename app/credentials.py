@@ -64,13 +64,20 @@ class Credentials:
         claim = f"{SESSION_PREFIX}{username}.{session}"
         return f"{claim}.{self._sign(claim)}"
 
-    def session_of(self, bearer: str | None, username: str) -> str | None:
-        """The session that a token proves for this name. None for a token that is another's, forged, or no token."""
+    def session_of(self, bearer: str | None, username: str | None = None) -> str | None:
+        """The session that a token proves, for this name if one is given.
+
+        None for a token that is another's, forged, or no token.
+        """
         claim, _, signature = (bearer or "").rpartition(".")
         if not hmac.compare_digest(signature.encode(), self._sign(claim).encode()):
             return None
         _, name, session = claim.split(".")
-        return session if name.lower() == username.lower() else None
+        return session if username is None or name.lower() == username.lower() else None
+
+    def mark(self, limit_key: str) -> str:
+        """What stands for an address where it is kept: it can be compared with, and not be read."""
+        return self._sign(f"address {limit_key}")
 
     def _sign(self, claim: str) -> str:
         digest = hmac.digest(self._secret, claim.encode(), hashlib.sha256)

@@ -20,7 +20,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from app.config import Settings
-from app.frames import ClientFrame, ServerFrame
+from app.frames import ServerFrame
+from app.incoming import ClientFrame
 from app.responses import Error, Health, Stats
 
 STATIC = Path(__file__).parent / "static"

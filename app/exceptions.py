@@ -5,6 +5,7 @@ Knows the codes and sentences alone. Any exception that is not a ChatError is ou
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ class CloseCode(IntEnum):
     FULL = 1013
     SILENT = 4000
     TOO_SLOW = 4001
+    REMOVED = 4500
     FLOOD = 4501
 
     @property
@@ -40,11 +42,16 @@ class StoreError(Exception):
 
 
 class ChatError(Exception):
-    """Refuses one frame and keeps the connection; `code` is for programs, the text for people."""
+    """Refuses one frame and keeps the connection; `code` is for programs, the text for people.
+
+    Over HTTP `status` says the same, and `field` which part of the request it is about.
+    """
 
     code: ClassVar[str]
     message: ClassVar[str]
+    status: ClassVar[int] = 422
 
+    field: str | None = None
     retry_after: float | None = None  # seconds, where waiting helps
 
     def __init__(self, message: str | None = None) -> None:
@@ -80,12 +87,27 @@ class BlockedContent(ChatError):
 
 class Unavailable(ChatError):
     code = "unavailable"
+    status = 503
     message = "The message could not be stored. Send it again with the same nonce in a moment."
 
 
 class NonceReused(ChatError):
     code = "nonce_reused"
+    status = 409
     message = "This nonce was used for another message. Use a new random nonce for each message."
+
+
+class Paused(ChatError):
+    code = "paused"
+    message = "Only the owner can write at the moment. Try again when the room is open."
+
+
+class SlowMode(ChatError):
+    code = "slow_mode"
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"Slow mode is on. Write again in {math.ceil(retry_after)} s.")
+        self.retry_after = retry_after
 
 
 class ConnectionRefused(ChatError):
@@ -113,13 +135,20 @@ class UsernameReserved(ConnectionRefused):
 
 class InvalidToken(ConnectionRefused):
     code = "invalid_token"
+    status = 401
     message = "This is not the owner's token. Check OWNER_TOKEN, or connect without a token."
+
+
+class Banned(ConnectionRefused):
+    code = "banned"
+    message = "The owner has banned you from this chat."
 
 
 class RateLimited(ConnectionRefused):
     """Too much, too fast. Keeps a connection that is open; refuses one that is not, as if the room were full."""
 
     code = "rate_limited"
+    status = 429
     close_code = CloseCode.FULL
 
     def __init__(self, retry_after: float) -> None:
@@ -137,3 +166,46 @@ class ServerFull(ConnectionRefused):
     code = "server_full"
     message = "The room is full. Try again in a few minutes."
     close_code = CloseCode.FULL
+
+
+class RequestRefused(ChatError):
+    """Refuses an HTTP request."""
+
+
+class Unauthorized(RequestRefused):
+    code = "unauthorized"
+    status = 401
+    message = "This takes a token. Send the header Authorization: Bearer <token>."
+
+
+class Forbidden(RequestRefused):
+    code = "forbidden"
+    status = 403
+    message = "This takes the owner's token, and yours is a visitor's."
+
+
+class NotFound(RequestRefused):
+    code = "not_found"
+    status = 404
+
+
+class Hidden(RequestRefused):
+    code = "hidden"
+    status = 410
+    message = "The message with this nonce was stored, and is hidden."
+
+
+class InvalidRequest(RequestRefused):
+    """`field`: of the body or of the query; None for the body as a whole."""
+
+    code = "invalid_request"
+
+    def __init__(self, field: str | None, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class RequestTooLarge(RequestRefused):
+    code = "request_too_large"
+    status = 413
+    message = "The body of the request is over 64 KiB."

@@ -1,44 +1,20 @@
-"""The wire: a pydantic model of every frame, and the way from bytes to a frame and back.
+"""What the server sends: a pydantic model of every frame, and the way from a frame to bytes.
 
 Knows nothing of sockets or of Starlette. One frame is one JSON object, told apart by `type`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
-from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel
+from pydantic_core import to_json
 
-from app.exceptions import ChatError, InvalidFrame
+from app.exceptions import ChatError
 from app.message import Message
 
 HISTORY_BYTES = 100  # of a history frame, beside its messages and the commas between them
-MAX_FRAME = 65_536  # bytes that a client may send in one frame
-Nonce = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-
-
-class Post(BaseModel):
-    """Post a message. A client may send it again with the same `nonce`: it is stored once."""
-
-    type: Literal["message"]
-    content: str
-    nonce: Nonce | None = None
-
-
-class ClientPing(BaseModel):
-    """Asks for a `pong`."""
-
-    type: Literal["ping"]
-
-
-class ClientPong(BaseModel):
-    """Answers a `ping`."""
-
-    type: Literal["pong"]
-
-
-ClientFrame = Post | ClientPing | ClientPong
 
 
 class MessageData(BaseModel):
@@ -70,7 +46,15 @@ class HistoryFrame(BaseModel):
     hidden: list[str] | None = None
 
 
-class SessionData(BaseModel):
+class RoomData(BaseModel):
+    """`paused`: only the owner posts. `slow_mode`: seconds between two messages of a visitor, 0 for none."""
+
+    paused: bool
+    slow_mode: float
+    owner_online: bool
+
+
+class SessionData(RoomData):
     """Who you are and where the room stands. Intervals are seconds, lengths characters.
 
     `token` proves this name on the next connection; the owner gets none.
@@ -104,6 +88,27 @@ class UserCountFrame(BaseModel):
 
     type: Literal["user_count"] = "user_count"
     data: UserCountData
+
+
+class RoomFrame(BaseModel):
+    """How the room is now, after each change. `session` has the same three fields."""
+
+    type: Literal["room"] = "room"
+    data: RoomData
+
+
+class HiddenData(BaseModel):
+    """Which message. `nonce` is that of a post sent again, whose sender alone is told."""
+
+    id: str
+    nonce: str | None = None
+
+
+class HiddenFrame(BaseModel):
+    """A message is hidden: take it away. It is in no history any more."""
+
+    type: Literal["hidden"] = "hidden"
+    data: HiddenData
 
 
 class SystemData(BaseModel):
@@ -153,43 +158,17 @@ class ErrorFrame(BaseModel):
 
 
 ServerFrame = (
-    HistoryFrame | SessionFrame | MessageFrame | UserCountFrame | SystemFrame | PingFrame | PongFrame | ErrorFrame
+    HistoryFrame
+    | SessionFrame
+    | MessageFrame
+    | HiddenFrame
+    | UserCountFrame
+    | RoomFrame
+    | SystemFrame
+    | PingFrame
+    | PongFrame
+    | ErrorFrame
 )
-
-
-class _Marked(BaseModel):
-    nonce: Nonce
-
-
-_client_frame: TypeAdapter[ClientFrame] = TypeAdapter(Annotated[ClientFrame, Field(discriminator="type")])
-
-# pydantic's own sentences quote what was sent, so each kind of fault gets one of ours.
-_FAULTS = {
-    "json_invalid": "This is not JSON, or holds half a character. Send one JSON object in each text frame.",
-    "dict_type": 'A frame is a JSON object, such as {"type": "message", "content": "Hello"}.',
-    "union_tag_not_found": 'The frame has no "type". Known types are "message", "ping" and "pong".',
-    "union_tag_invalid": 'The frame\'s "type" is unknown. Known types are "message", "ping" and "pong".',
-    "missing": 'The frame has no "content". Put the message\'s text there.',
-    "string_type": '"content" and "nonce" must be strings.',
-    "string_pattern_mismatch": '"nonce" must be 1 to 64 of the characters A-Z, a-z, 0-9, - and _.',
-}
-
-
-def decode(raw: str | bytes) -> ClientFrame:
-    """The frame that a client sent. Raises InvalidFrame whatever it holds, never anything else."""
-    try:
-        return _client_frame.validate_json(raw)
-    except ValidationError as error:
-        kind = error.errors(include_url=False, include_context=False, include_input=False)[0]["type"]
-        raise InvalidFrame(_FAULTS.get(kind)) from None
-
-
-def nonce_of(raw: str | bytes) -> str | None:
-    """The nonce of a frame that was refused, so that its sender learns which one it was."""
-    try:
-        return _Marked.model_validate_json(raw).nonce
-    except ValidationError:
-        return None
 
 
 def encode(frame: BaseModel) -> bytes:
@@ -217,10 +196,15 @@ def message_frame(data: bytes) -> bytes:
     return b'{"type":"message","data":%b}' % data
 
 
-def history_frame(datas: Iterable[bytes], recovered: bool) -> bytes:
-    """A HistoryFrame around ready-made data."""
-    tail = b'],"recovered":true,"hidden":[]}' if recovered else b'],"recovered":false}'
+def history_frame(datas: Iterable[bytes], hidden: Sequence[str] | None = None) -> bytes:
+    """A HistoryFrame around ready-made data; a recovery if it is known which ids were hidden meanwhile."""
+    tail = b'],"recovered":false}' if hidden is None else b'],"recovered":true,"hidden":%b}' % to_json(hidden)
     return b'{"type":"history","data":[' + b",".join(datas) + tail
+
+
+def hidden_frame(message_id: str, nonce: str | None = None) -> bytes:
+    """A HiddenFrame."""
+    return encode(HiddenFrame(data=HiddenData(id=message_id, nonce=nonce)))
 
 
 def error_frame(error: ChatError, nonce: str | None = None) -> bytes:

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from app import frames
+from app.message import Hiding, Message
+
+HIDINGS = 1000  # that are kept, so that who comes back hears of them
+HIDING_BYTES = 40  # of one in a history frame
+
+
+class Kept(NamedTuple):
+    """A message at hand."""
+
+    seq: int
+    id: str
+    data: bytes
 
 
 class History:
@@ -19,14 +32,37 @@ class History:
         self._limit = limit
         self._recovery_limit = recovery_limit
         self._frame_limit = frame_limit
-        self._kept: deque[tuple[int, bytes]] = deque(maxlen=keep)
+        self._keep = keep
+        self._kept: deque[Kept] = deque()
+        self._hidden: deque[Hiding] = deque()
+        self._whole_from = 0  # whoever has everything up to here can be told all that happened since
         self._plain: bytes | None = None
 
-    def add(self, messages: Iterable[tuple[int, bytes]]) -> None:
-        """Adds messages as (seq, encoded data), oldest first."""
-        for seq, data in messages:
-            self._kept.append((seq, data))
-            self.seq = seq
+    def add(self, messages: Iterable[tuple[Message, bytes]]) -> None:
+        """Adds messages with their encoded data, oldest first."""
+        for message, data in messages:
+            self._kept.append(Kept(message.seq, message.id, data))
+            self.seq = message.seq
+        while len(self._kept) > self._keep:
+            self._whole_from = self._kept.popleft().seq
+        self._plain = None
+
+    def hide(self, hidden: Sequence[Hiding]) -> None:
+        """Takes messages out, from now on, and remembers which."""
+        ids = {hiding.id for hiding in hidden}
+        self._kept = deque(kept for kept in self._kept if kept.id not in ids)
+        self._hidden += hidden
+        while len(self._hidden) > HIDINGS:
+            self._whole_from = max(self._whole_from, self._hidden.popleft().at + 1)
+        while self._hidden and self._hidden[0].at < self._whole_from:
+            self._hidden.popleft()
+        self._plain = None
+
+    def prune(self, seq: int) -> None:
+        """Takes everything out up to `seq`."""
+        while self._kept and self._kept[0].seq <= seq:
+            self._kept.popleft()
+        self._whole_from = max(self._whole_from, seq)
         self._plain = None
 
     def frame(self, since: str | None) -> bytes:
@@ -36,29 +72,32 @@ class History:
         history: never a part of what it missed.
         """
         number = _whole_number(since)
-        missed = self._missed(number) if number is not None else None
-        if missed is not None:
-            return frames.history_frame(missed, recovered=True)
-        self._plain = self._plain or frames.history_frame(self._newest(self._limit), recovered=False)
+        recovery = self._recovery(number) if number is not None else None
+        if recovery is not None:
+            return recovery
+        self._plain = self._plain or frames.history_frame(self._newest(self._limit, self._frame_limit))
         return self._plain
 
-    def _missed(self, since: int) -> list[bytes] | None:
-        oldest = self._kept[0][0] if self._kept else self.seq + 1
-        everything_kept = len(self._kept) < (self._kept.maxlen or 0)
-        if since > self.seq or (since < oldest - 1 and not everything_kept):
+    def _recovery(self, since: int) -> bytes | None:
+        if not self._whole_from <= since <= self.seq:
             return None
-        missed = [data for seq, data in self._kept if seq > since]
-        return missed if len(missed) <= self._recovery_limit and self._newest(len(missed)) == missed else None
+        hidden = [hiding.id for hiding in self._hidden if hiding.seq <= since <= hiding.at]
+        missed = [kept.data for kept in self._kept if kept.seq > since]
+        room = self._frame_limit - HIDING_BYTES * len(hidden)
+        fits = room >= frames.HISTORY_BYTES and self._newest(len(missed), room) == missed
+        if len(missed) > self._recovery_limit or not fits:
+            return None
+        return frames.history_frame(missed, hidden)
 
-    def _newest(self, limit: int) -> list[bytes]:
-        """The newest messages, `limit` at most and as many as fit into a frame, oldest first."""
+    def _newest(self, limit: int, room: int) -> list[bytes]:
+        """The newest messages, `limit` at most and as many as fit into so many bytes, oldest first."""
         newest: list[bytes] = []
-        room = self._frame_limit - frames.HISTORY_BYTES
-        for _, data in reversed(self._kept):
-            room -= len(data) + 1
+        room -= frames.HISTORY_BYTES
+        for kept in reversed(self._kept):
+            room -= len(kept.data) + 1
             if len(newest) == limit or room < 0:
                 break
-            newest.append(data)
+            newest.append(kept.data)
         return newest[::-1]
 
 

@@ -20,12 +20,14 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketClose
 
-from app import api, docs, log, tasks
+from app import api, docs, log, owner_api, tasks
 from app.chat import Chat
 from app.config import Settings, SettingsError, load_settings
 from app.engines import open_engine
-from app.exceptions import StoreError
+from app.exceptions import ChatError, StoreError
 from app.heartbeat import Heartbeat
+from app.moderation import Moderation
+from app.pruner import Pruner
 from app.registry import ConnectionRegistry
 from app.responses import not_found
 from app.shared_roster import open_roster
@@ -44,6 +46,17 @@ ROUTES = [
     Route("/openapi.json", docs.openapi),
     Route("/asyncapi.json", docs.asyncapi),
     WebSocketRoute("/ws/chat", ChatEndpoint),
+    Route("/ready", api.ready),
+    Route("/api/messages", owner_api.post_message, methods=["POST"]),
+    Route("/api/messages", owner_api.get_messages),
+    Route("/api/messages", owner_api.hide_messages, methods=["DELETE"]),
+    Route("/api/messages/mine", owner_api.erase_mine, methods=["DELETE"]),
+    Route("/api/messages/{id}", owner_api.hide_message, methods=["DELETE"]),
+    Route("/api/bans", owner_api.get_bans),
+    Route("/api/bans/{username}", owner_api.get_ban),
+    Route("/api/bans/{username}", owner_api.put_ban, methods=["PUT"]),
+    Route("/api/bans/{username}", owner_api.lift_ban, methods=["DELETE"]),
+    Route("/api/room", owner_api.change_room, methods=["PATCH"]),
 ]
 
 
@@ -78,15 +91,17 @@ def create_app(settings: Settings) -> Starlette:
             ),
             Middleware(ServerErrorMiddleware, handler=api.server_error),  # Starlette's own would be outside of CORS
         ],
-        exception_handlers={HTTPException: api.http_error},
+        exception_handlers={HTTPException: api.http_error, ChatError: api.chat_error, StoreError: api.store_error},
         lifespan=lifespan,
     )
     app.router.default = nothing_here
     app.router.redirect_slashes = False  # `/health/` is not there, and a redirect would name our scheme and host
     app.state.settings = settings
     app.state.registry = ConnectionRegistry(settings.ws_max_connections, settings.ws_max_connections_per_ip)
-    engine = open_engine(settings)
-    app.state.chat = Chat(settings, app.state.registry, open_roster(settings, engine), engine)
+    app.state.engine = engine = open_engine(settings)
+    roster = open_roster(settings, engine)
+    app.state.chat = chat = Chat(settings, app.state.registry, roster, engine)
+    app.state.moderation = Moderation(chat, roster, engine, settings.owner_username)
     return app
 
 
@@ -108,14 +123,17 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     if "*" in settings.cors_origins:
         logger.warning("CORS_ORIGINS=* lets pages of any site into the room, in their visitors' names")
     heartbeat = Heartbeat(app.state.registry, settings.ws_heartbeat_interval, settings.ws_heartbeat_timeout)
+    pruner = Pruner(app.state.engine, settings.retention_days, settings.max_stored_messages)
     try:
         await app.state.chat.start()
         beating = tasks.spawn(heartbeat.run(), "heartbeat")
+        pruning = tasks.spawn(pruner.run(), "pruner")
         logger.info("%s %s is ready: %d messages so far", settings.app_name, settings.app_version, app.state.chat.total)
         try:
             yield
         finally:
             await tasks.end(beating)
+            await tasks.end(pruning)
     finally:
         await app.state.chat.stop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,30 @@ class Message(Draft):
     """A stored message. `seq` counts 1, 2, 3, … in the order in which messages were stored."""
 
     seq: int = 0
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was hidden or pruned: all that is left then is its id and its nonce."""
+        return not self.text
+
+
+class Hiding(NamedTuple):
+    """A message that was hidden when the room was at `at`: who has seen up to there may have seen it."""
+
+    seq: int
+    id: str
+    at: int
+
+
+class Change(NamedTuple):
+    """What happens to a room beside messages.
+
+    `pruned`: everything up to this seq is gone. `rules`: the owner's, as they are kept, None when they are as before.
+    """
+
+    hidden: tuple[Hiding, ...] = ()
+    pruned: int = 0
+    rules: str | None = None
 
 
 def stored(draft: Draft, seq: int) -> Message:

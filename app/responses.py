@@ -24,11 +24,62 @@ class Stats(BaseModel):
     total_messages: int = Field(ge=0, description="Messages ever accepted.")
 
 
+class StoredMessage(BaseModel):
+    """A message as it is kept. `text` is what was typed, `content` the same, safe as HTML; times are Unix seconds."""
+
+    id: str
+    seq: int
+    username: str
+    content: str
+    text: str
+    timestamp: float
+    role: str
+    nonce: str | None = None
+
+
+class Messages(BaseModel):
+    """Messages, oldest first."""
+
+    messages: list[StoredMessage]
+
+
+class HiddenCount(BaseModel):
+    """How many messages are hidden now that were not."""
+
+    hidden: int
+
+
+class BanState(BaseModel):
+    """Who is kept out, and until when (Unix seconds, null for good). `address`: whether the address is banned, too."""
+
+    username: str
+    until: float | None
+    address: bool
+    reason: str | None
+
+
+class BanList(BaseModel):
+    """All bans that hold."""
+
+    bans: list[BanState]
+
+
+class Ready(BaseModel):
+    """Messages can be stored, and will be."""
+
+    status: Literal["ready"] = "ready"
+
+
 class ErrorDetail(BaseModel):
-    """What is wrong: a code for programs, a sentence for people. `traceback` only with `DEBUG=true`."""
+    """What is wrong: a code for programs, a sentence for people. `traceback` only with `DEBUG=true`.
+
+    `field`: which part of the request; `retry_after`: seconds, where waiting helps.
+    """
 
     code: str = Field(examples=["not_found"])
     message: str
+    field: str | None = None
+    retry_after: float | None = None
     traceback: list[str] | None = None
 
 
@@ -41,7 +92,7 @@ class Error(BaseModel):
 def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A model as JSON. Nothing may keep it: each of these is true only now."""
     fixed = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    body = model.model_dump_json(exclude_none=True)
+    body = model.model_dump_json(exclude_none=not isinstance(model, BanState | BanList))
     return Response(body, status, {**(headers or {}), **fixed}, media_type="application/json")
 
 

@@ -24,9 +24,9 @@ Event = Literal["user_joined", "user_left"]
 class Session:
     """One user, connected any number of times (tabs).
 
-    `provable`: its client knows tokens. `present`: the others take it to be here, which goes on for a moment after its
-    last connection ended. `held_until`: when its name is free again after that, on the roster's clock. `granted`: the
-    other workers' word on the name, where there are any.
+    `provable`: its client knows tokens. `mark`: of its newest address (Credentials.mark). `present`: the others take
+    it to be here, which goes on for a moment after its last connection ended. `held_until`: when its name is free again
+    after that, on the roster's clock. `granted`: the other workers' word on the name, where there are any.
     """
 
     username: str
@@ -34,6 +34,7 @@ class Session:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     provable: bool = False
     role: str = "visitor"
+    mark: str = ""
     connections: int = 0
     present: bool = False
     held_until: float = 0.0
@@ -52,17 +53,19 @@ class Listener(Protocol):
         """A user came or left."""
 
     def users_changed(self) -> None:
-        """The number of users may be another."""
+        """The number of users may be another, or whether the owner is among them."""
 
     def evict(self, session: Session) -> None:
         """The name turned out to be somebody else's."""
 
 
 class Roster:
-    """The sessions of this process. `clock` is monotonic seconds."""
+    """The sessions of this process. `owner`: the owner's username. `clock` is monotonic seconds."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, owner: str = "owner", clock: Callable[[], float] = time.monotonic) -> None:
         self.users = 0  # usernames connected now
+        self.owner_online = False
+        self._owner = owner.lower()
         self._clock = clock
         self._sessions: dict[str, Session] = {}
         self._leaving: dict[Session, asyncio.TimerHandle] = {}
@@ -79,6 +82,11 @@ class Roster:
     def renew(self) -> None:
         """The store is another one now, which is nothing to this process's own sessions."""
 
+    async def find(self, username: str) -> tuple[str, str] | None:
+        """Session id and mark of who has a name, or had it a moment ago. Raises StoreError."""
+        session = self._sessions.get(username.lower())
+        return (session.id, session.mark) if session else None
+
     async def claim(self, newcomer: Session) -> Session:
         """The session that a newcomer belongs to, for one more connection, which `release` gives back.
 
@@ -90,6 +98,7 @@ class Roster:
                 raise UsernameTaken
             self._leave_now(holder)  # which frees the name
         session = self._sessions.setdefault(newcomer.username.lower(), newcomer)
+        session.mark = newcomer.mark
         self._arrive(session)
         return session
 
@@ -98,8 +107,7 @@ class Roster:
             timer.cancel()
         session.connections += 1
         if session.connections == 1:
-            self.users += 1
-            self._listener.users_changed()
+            self._count(session, 1)
         if not session.present:
             session.present = True
             self._listener.announce("user_joined", session.username)
@@ -109,10 +117,15 @@ class Roster:
         session.connections -= 1
         if session.connections:
             return
-        self.users -= 1
-        self._listener.users_changed()
+        self._count(session, -1)
         session.held_until = self._clock() + (HOLD if session.provable else 0.0)
         self._leaving[session] = asyncio.get_running_loop().call_later(LEAVE_DELAY, self._leave_now, session)
+
+    def _count(self, session: Session, change: int) -> None:
+        self.users += change
+        if session.username.lower() == self._owner:
+            self.owner_online = change > 0
+        self._listener.users_changed()
 
     def _leave_now(self, session: Session) -> None:
         """A session did not come back: first the others learn it, then, unless its name is still held, it ends."""

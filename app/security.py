@@ -69,6 +69,16 @@ def limit_key(host: str, hidden: bool) -> str | None:
     return str(ipaddress.ip_network((address, 64), strict=False) if address.version == 6 else address)
 
 
+def is_trusted(key: str, proxies: Sequence[str]) -> bool:
+    """Whether a limit key is this machine's, or has one of these proxies (addresses or networks) in it."""
+    network = ipaddress.ip_network(key)
+    return network.is_loopback or any(
+        network.overlaps(proxy)
+        for proxy in (ipaddress.ip_network(proxy, strict=False) for proxy in proxies)
+        if proxy.version == network.version
+    )
+
+
 def check_username(raw: str | None, max_length: int) -> str:
     """The username, if it is one. Raises InvalidUsername."""
     if not raw or len(raw) > max_length or not _USERNAME.fullmatch(raw):

@@ -26,7 +26,7 @@ from uvicorn.supervisors import multiprocess as supervisor
 
 from app import log, main
 from app.config import Settings, load_settings
-from app.frames import MAX_FRAME
+from app.incoming import MAX_FRAME
 from app.request_protocol import RequestProtocol
 from app.socket_protocol import SocketProtocol
 

@@ -44,7 +44,7 @@ class Operation(NamedTuple):
         """As presence.lua takes it."""
         if not (session := self.session):
             return [self.verb]
-        proof = [session.id, session.address, session.provable]
+        proof = [session.id, session.address, session.provable, session.mark]
         return [self.verb, session.username, *(proof if self.verb == "claim" else ())]
 
 
@@ -55,8 +55,8 @@ class SharedRoster(Roster):
     (`evict`) when they turn out to be another's.
     """
 
-    def __init__(self, engine: RedisEngine, announce_limit: int) -> None:
-        super().__init__()
+    def __init__(self, engine: RedisEngine, announce_limit: int, owner: str) -> None:
+        super().__init__(owner)
         self._engine = engine
         self._announce_limit = announce_limit
         self._operations = deque([Operation("begin")])
@@ -88,6 +88,11 @@ class SharedRoster(Roster):
         self._operations, self._version = deque([Operation("begin"), *claims]), 0
         self._wake.set()
 
+    async def find(self, username: str) -> tuple[str, str] | None:
+        """As Roster has it, for all workers."""
+        holder = await self._engine.room.holder(username)
+        return (holder["session"], holder.get("mark", "")) if holder else None
+
     async def claim(self, newcomer: Session) -> Session:
         """As Roster has it, for all workers."""
         session = self._sessions.setdefault(newcomer.username.lower(), newcomer)
@@ -116,7 +121,7 @@ class SharedRoster(Roster):
     def hear(self, entries: Sequence[Entry]) -> None:
         """What the workers tell each other about who came and left."""
         for _, event in entries:
-            self._count(int(event[b"version"]), int(event[b"count"]))
+            self._learn(int(event[b"version"]), int(event[b"count"]), event[b"owner"] == b"1")
             news = json.loads(event[b"news"])
             for username in news["left"]:  # first, because a name may pass from one to the other
                 self._listener.announce("user_left", username)
@@ -162,19 +167,19 @@ class SharedRoster(Roster):
     async def _send(self, operations: Sequence[Operation]) -> list[Any] | None:
         parts = [operation.parts() for operation in operations]
         times = [int(1000 * seconds) for seconds in (LEASE, LEAVE_DELAY, HOLD)]
-        turn, limit = next(self._turns), self._announce_limit
-        reply = await self._engine.room.presence(self._worker, parts, turn, self._version, times, limit)
+        settings: list[int | str] = [*times, self._announce_limit, self._owner]
+        reply = await self._engine.room.presence(self._worker, parts, next(self._turns), self._version, settings)
         if reply is None:
             return None
-        version, users, results = reply
-        self._count(version, users)
+        version, users, owner_online, results = reply
+        self._learn(version, users, owner_online)
         return list(results)
 
-    def _count(self, version: int, users: int) -> None:
+    def _learn(self, version: int, users: int, owner_online: bool) -> None:
         if version > self._version:
             self._version = version
-            if users != self.users:
-                self.users = users
+            if (users, owner_online) != (self.users, self.owner_online):
+                self.users, self.owner_online = users, owner_online
                 self._listener.users_changed()
 
     def _settle(self, session: Session, granted: Any) -> None:
@@ -192,5 +197,5 @@ class SharedRoster(Roster):
 def open_roster(settings: Settings, engine: Engine) -> Roster:
     """The roster that goes with an engine."""
     if settings.engine_url.startswith("redis"):
-        return SharedRoster(cast("RedisEngine", engine), settings.announce_limit)
-    return Roster()
+        return SharedRoster(cast("RedisEngine", engine), settings.announce_limit, settings.owner_username)
+    return Roster(settings.owner_username)

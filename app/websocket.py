@@ -14,14 +14,15 @@ from starlette.endpoints import WebSocketEndpoint
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from app import frames, security
+from app import frames, incoming, security
 from app.batch import Batch
 from app.chat import Chat
 from app.config import Settings
-from app.credentials import SUBPROTOCOL, Handshake
+from app.credentials import SUBPROTOCOL
 from app.exceptions import ChatError, CloseCode, ConnectionRefused, InvalidFrame, UnsupportedData
 from app.outbox import Outbox, open_outbox
 from app.registry import Connection
+from app.requests import handshake_of
 from app.responses import restarting, wrong_origin
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class ChatEndpoint(WebSocketEndpoint):
         if refused := self._refused_unseen(websocket):
             await websocket.send_denial_response(refused)
             return
-        handshake = _handshake(websocket)
+        handshake = handshake_of(websocket)
         refusal = None
         try:
             self.connection = await self.chat.admit(handshake)
@@ -88,7 +89,7 @@ class ChatEndpoint(WebSocketEndpoint):
         try:
             self._handle(self.connection, self.outbox, data)
         except ChatError as error:
-            self.outbox.write(Batch([frames.error_frame(error, frames.nonce_of(data))]))
+            self.outbox.write(Batch([frames.error_frame(error, incoming.nonce_of(data))]))
             bad = isinstance(error, InvalidFrame | UnsupportedData)
             if bad and self.chat.is_flood(self.connection, bad=True):
                 self.outbox.close(CloseCode.FLOOD)
@@ -118,15 +119,15 @@ class ChatEndpoint(WebSocketEndpoint):
         if self.chat.is_flood(connection, bad=False):
             outbox.close(CloseCode.FLOOD)
             return
-        if len(data) > frames.MAX_FRAME // 4 and _size(data) > frames.MAX_FRAME:
+        if len(data) > incoming.MAX_FRAME // 4 and _size(data) > incoming.MAX_FRAME:
             outbox.close(CloseCode.TOO_BIG)
             return
         if isinstance(data, bytes):
             raise UnsupportedData
-        frame = frames.decode(data)
-        if isinstance(frame, frames.Post):
+        frame = incoming.decode(data)
+        if isinstance(frame, incoming.Post):
             self.chat.post(connection, outbox, frame)
-        elif isinstance(frame, frames.ClientPing):
+        elif isinstance(frame, incoming.ClientPing):
             outbox.write(_PONG)
 
     def _refuse(self, error: ConnectionRefused) -> None:
@@ -142,33 +143,3 @@ class ChatEndpoint(WebSocketEndpoint):
 
 def _size(data: str | bytes) -> int:
     return len(data.encode() if isinstance(data, str) else data)
-
-
-def _handshake(websocket: WebSocket) -> Handshake:
-    """What the newcomer brings. (A username given twice: the last counts.)"""
-    host = websocket.client.host if websocket.client else ""
-    return Handshake(
-        username=websocket.query_params.get("username"),
-        address=host,
-        limit_key=security.limit_key(host, _behind_unknown_proxy(websocket, host)),
-        subprotocols=tuple(websocket.scope["subprotocols"]),
-    )
-
-
-def _behind_unknown_proxy(websocket: WebSocket, host: str) -> bool:
-    """Whether the peer sent forwarded addresses and is not believed, which is logged once.
-
-    A server that believed it has put the visitor's address, which the header names, in the place of the peer's.
-    """
-    forwarded = ",".join(websocket.headers.getlist("x-forwarded-for"))
-    if not forwarded or host in map(str.strip, forwarded.split(",")):
-        return False
-    if not getattr(websocket.app.state, "proxy_seen", False):
-        websocket.app.state.proxy_seen = True
-        logger.warning(
-            "X-Forwarded-For from %s is not believed, so all visitors behind it share one address. "
-            "If it is your proxy, add %s to FORWARDED_ALLOW_IPS",
-            host,
-            host,
-        )
-    return True

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app import chat as chat_module
+from app import announcer
 from app import registry as registry_module
 from app import roster as roster_module
 from app.chat import Chat
@@ -19,7 +19,7 @@ from app.config import Settings
 from app.credentials import Handshake
 from app.engines import open_engine
 from app.exceptions import ChatError, InvalidUsername, MessageTooLong
-from app.frames import Post
+from app.incoming import Post
 from app.log import LineFormatter
 from app.outbox import QueueOutbox
 from app.registry import Connection, ConnectionRegistry
@@ -101,14 +101,14 @@ async def room() -> AsyncIterator[Open]:
     yield opened
     for opened_room in rooms:
         await opened_room.chat.stop()
-    assert not [task for task in asyncio.all_tasks() if task.get_name() in ("user count", "engine writer")]
+    assert not [task for task in asyncio.all_tasks() if task.get_name() in ("announcer", "engine writer")]
 
 
 @pytest.fixture
 def leave_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who leaves has left, and who is counted is told, at the event loop's next turn."""
     monkeypatch.setattr(roster_module, "LEAVE_DELAY", 0)
-    monkeypatch.setattr(chat_module, "USER_COUNT_DELAY", 0)
+    monkeypatch.setattr(announcer, "DELAY", 0)
 
 
 async def settle() -> None:
@@ -131,6 +131,9 @@ async def test_newcomer_gets_history_session_and_user_count_first(room: Open) ->
         "heartbeat_interval": 1.0,
         "heartbeat_timeout": 2.0,
         "max_message_length": 77,
+        "paused": False,
+        "slow_mode": 0.0,
+        "owner_online": False,
     }
     assert ada.counts == [1]
 
@@ -362,7 +365,7 @@ async def test_above_the_limit_nobody_is_announced(room: Open, leave_at_once: No
 
 
 async def test_changes_of_the_user_count_are_joined(room: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_module, "USER_COUNT_DELAY", 0.01)
+    monkeypatch.setattr(announcer, "DELAY", 0.01)
     here = await room()
     ada = here.join("ada")
     others = []
@@ -381,7 +384,7 @@ async def test_user_count_falls_when_a_newcomer_goes_before_it_joined(
     room: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its session had just left, and its handshake failed late."""
-    monkeypatch.setattr(chat_module, "USER_COUNT_DELAY", 0)
+    monkeypatch.setattr(announcer, "DELAY", 0)
     here = await room()
     ada, bob = here.join("ada"), here.join("bob")
     await ada.outbox.until("user_count", 2)

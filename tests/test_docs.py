@@ -20,7 +20,8 @@ from starlette.testclient import TestClient
 from app import frames
 from app.config import Settings
 from app.docs import asyncapi_document, openapi_document
-from app.frames import ClientFrame, ServerFrame
+from app.frames import ServerFrame
+from app.incoming import ClientFrame
 from app.responses import Error, Health, Stats
 from tests.conftest import need_service
 

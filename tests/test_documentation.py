@@ -11,7 +11,8 @@ import pytest
 
 from app.config import Settings, load_settings
 from app.exceptions import ChatError, CloseCode
-from app.frames import ClientFrame, ServerFrame
+from app.frames import ServerFrame
+from app.incoming import ClientFrame
 from tests.running import ROOT
 
 README = (ROOT / "README.md").read_text()

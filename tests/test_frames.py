@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from app import frames
+from app import frames, incoming
 from app.batch import Batch
 from app.exceptions import EmptyMessage, InvalidFrame
-from app.frames import ClientPing, ClientPong, HistoryFrame, MessageFrame, Post
+from app.frames import HistoryFrame, MessageFrame
+from app.incoming import ClientPing, ClientPong, Post
 from app.message import Message
 
 SECRET = "SECRETWORD"
@@ -82,8 +83,8 @@ near_frames = st.fixed_dictionaries(
 @pytest.mark.parametrize("raw", FAULTS, ids=lambda raw: repr(raw[:50]))
 def test_faulty_frame_is_refused_without_quoting_it(raw: str | bytes) -> None:
     with pytest.raises(InvalidFrame) as caught:
-        frames.decode(raw)
-    told = frames.error_frame(caught.value, frames.nonce_of(raw)).decode()
+        incoming.decode(raw)
+    told = frames.error_frame(caught.value, incoming.nonce_of(raw)).decode()
     assert SECRET not in told
     assert json.loads(told)["data"] == {"code": "invalid_frame"}
 
@@ -102,8 +103,8 @@ def test_faulty_frame_is_refused_without_quoting_it(raw: str | bytes) -> None:
         ),
     ],
 )
-def test_frame_is_understood(raw: str | bytes, frame: frames.ClientFrame) -> None:
-    assert frames.decode(raw) == frame
+def test_frame_is_understood(raw: str | bytes, frame: incoming.ClientFrame) -> None:
+    assert incoming.decode(raw) == frame
 
 
 def test_unknown_fields_and_what_no_client_can_set_are_ignored() -> None:
@@ -116,7 +117,7 @@ def test_unknown_fields_and_what_no_client_can_set_are_ignored() -> None:
         "data": {"content": "y"},
         "": [],
     }
-    assert frames.decode(json.dumps({"type": "message", "content": "x", **claimed})) == Post(
+    assert incoming.decode(json.dumps({"type": "message", "content": "x", **claimed})) == Post(
         type="message", content="x"
     )
     assert set(Post.model_fields) == {"type", "content", "nonce"}
@@ -125,16 +126,16 @@ def test_unknown_fields_and_what_no_client_can_set_are_ignored() -> None:
 @given(st.text(st.characters(categories=None)) | st.binary() | (json_values | near_frames).map(json.dumps))
 def test_anything_decodes_to_a_frame_or_is_an_invalid_frame(raw: str | bytes) -> None:
     try:
-        assert isinstance(frames.decode(raw), frames.ClientFrame)
+        assert isinstance(incoming.decode(raw), incoming.ClientFrame)
     except InvalidFrame:
-        assert frames.nonce_of(raw) is None or b"nonce" in (raw.encode() if isinstance(raw, str) else raw)
+        assert incoming.nonce_of(raw) is None or b"nonce" in (raw.encode() if isinstance(raw, str) else raw)
 
 
 @given(near_frames)
 def test_decoded_text_can_be_sent_on(value: dict[str, Any]) -> None:
     raw = json.dumps(value)
     try:
-        frame = frames.decode(raw)
+        frame = incoming.decode(raw)
     except InvalidFrame:
         return
     assert json.loads(frames.encode(frame))["type"] == value["type"]
@@ -155,7 +156,7 @@ def test_decoded_text_can_be_sent_on(value: dict[str, Any]) -> None:
     ],
 )
 def test_nonce_of_a_refused_frame_is_found_where_there_is_one(raw: str | bytes, nonce: str | None) -> None:
-    assert frames.nonce_of(raw) == nonce
+    assert incoming.nonce_of(raw) == nonce
 
 
 def test_error_frame_says_what_and_why() -> None:
@@ -185,12 +186,12 @@ def test_message_frame_equals_its_model(message: Message) -> None:
 
 
 @pytest.mark.parametrize("messages", [[], MESSAGES[:1], MESSAGES])
-@pytest.mark.parametrize("recovered", [False, True])
-def test_history_frame_equals_its_model(messages: list[Message], recovered: bool) -> None:
-    raw = frames.history_frame([frames.encode_data(message) for message in messages], recovered)
+@pytest.mark.parametrize("hidden", [None, [], ["a", "b"]])
+def test_history_frame_equals_its_model(messages: list[Message], hidden: list[str] | None) -> None:
+    raw = frames.history_frame([frames.encode_data(message) for message in messages], hidden)
     frame = HistoryFrame.model_validate_json(raw)
     assert frames.encode(frame) == raw
-    assert (len(frame.data), frame.recovered, frame.hidden) == (len(messages), recovered, [] if recovered else None)
+    assert (len(frame.data), frame.recovered, frame.hidden) == (len(messages), hidden is not None, hidden)
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536])

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from redis.exceptions import NoPermissionError
 
-from app.engines import base
 from app.engines import redis as redis_module
+from app.engines import writer
 from app.engines.redis import RedisEngine
 from app.engines.redis_room import PREFIX, RedisRoom
 from app.exceptions import StoreError, Unavailable
@@ -151,9 +151,7 @@ def lose_tail(redis: RunningRedis, stream: str) -> None:
     redis.ask(f"HSET {PREFIX}room seq 1")
 
 
-async def test_worker_that_missed_trimmed_messages_starts_anew(
-    worker: Start, shared_redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_worker_that_missed_pruned_messages_starts_anew(worker: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.engines.redis_room.READ_SECONDS", 0.05)
     monkeypatch.setattr(redis_module, "READ_SECONDS", 0.05)
     monkeypatch.setattr(redis_module, "RETRY", 0.001)
@@ -167,7 +165,7 @@ async def test_worker_that_missed_trimmed_messages_starts_anew(
     monkeypatch.setattr(two.engine.room, "read", away)
     one.publish(*[draft(f"{number}") for number in range(10)])
     await one.until(delivered=10)
-    shared_redis.ask(f"XTRIM {PREFIX}{one.engine.epoch} MAXLEN 3")
+    await one.engine.prune(7)
     monkeypatch.setattr(two.engine.room, "read", read)
     await until(lambda: two.engine.seq == 10)
     assert (two.renewed, two.texts) == (2, ["7", "8", "9"])
@@ -241,8 +239,8 @@ async def test_full_redis_is_unhealthy_until_there_is_room(
     worker: Start, redis: RunningRedis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "app")
-    monkeypatch.setattr(base, "PROBE_IDLE", 0.01)
-    monkeypatch.setattr(base, "PROBE_BROKEN", 0.01)
+    monkeypatch.setattr(writer, "PROBE_IDLE", 0.01)
+    monkeypatch.setattr(writer, "PROBE_BROKEN", 0.01)
     one = await worker(redis.url)
     redis.ask("CONFIG SET maxmemory 1")
     await until(lambda: not one.healthy())

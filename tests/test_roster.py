@@ -20,7 +20,7 @@ class Hall:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.roster = Roster(self.clock)
+        self.roster = Roster(clock=self.clock)
         self.events: list[str] = []
 
     def announce(self, event: str, username: str) -> None:

@@ -26,13 +26,16 @@ class Worker:
 
     def __init__(self, url: str) -> None:
         self.engine = RedisEngine(RedisRoom(url), 10, 500_000)
-        self.roster = SharedRoster(self.engine, announce_limit=10)
+        self.roster = SharedRoster(self.engine, announce_limit=10, owner="owner")
         self.events: list[str] = []
         self.evicted: list[Session] = []
         self.presence = self.engine.room.presence
 
-    def renew(self, past: object) -> None:
+    def renew(self, past: object, hidden: object) -> None:
         """Nothing is remembered here."""
+
+    async def change(self, change: object) -> None:
+        """Nothing is changed here."""
 
     def trouble(self) -> None:
         """Nobody is told here."""

@@ -17,7 +17,7 @@ from app import roster as roster_module
 from app.chat import Chat
 from app.config import Settings
 from app.credentials import Handshake
-from app.engines import base
+from app.engines import drafts
 from app.exceptions import CloseCode
 from app.main import create_app
 from app.registry import ConnectionRegistry
@@ -114,7 +114,7 @@ def test_nonce_comes_back_with_refusal_and_acknowledgement(
 
 
 def test_full_queue_is_unavailable(client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "QUEUE_LIMIT", 0)
+    monkeypatch.setattr(drafts, "QUEUE_LIMIT", 0)
     with client().websocket_connect(URL) as socket:
         socket.send_json({"type": "message", "content": "Hello", "nonce": "n-1"})
         assert read(socket, "error")["data"] == {"code": "unavailable", "nonce": "n-1"}

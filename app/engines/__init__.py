@@ -1,18 +1,19 @@
 """Engines: where messages are stored, and in which order. `open_engine` picks one by its URL."""
 
 from app.config import Settings, SettingsError
-from app.engines.base import Engine
+from app.engines.base import By, Engine
+from app.engines.drafts import Answer
 from app.engines.memory import MemoryEngine
 from app.engines.sqlite import SQLiteEngine
 
-__all__ = ["Engine", "open_engine"]
+__all__ = ["Answer", "By", "Engine", "open_engine"]
 
 DRIVER = "ENGINE_URL=redis://… needs Redis' driver, which is not installed: pip install -r requirements-prod.txt"
 
 
 def open_engine(settings: Settings) -> Engine:
     """The engine that `ENGINE_URL` names, not yet started. Raises SettingsError when its driver is missing."""
-    keep = max(settings.history_limit, settings.recovery_limit)
+    keep = 1 + max(settings.history_limit, settings.recovery_limit)  # one more tells from where on they are whole
     batch_bytes = settings.ws_send_buffer // 2
     scheme, _, path = settings.engine_url.partition("://")
     if scheme == "sqlite":

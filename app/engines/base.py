@@ -1,107 +1,107 @@
-"""What every engine does: one writer takes all drafts that wait, stores them at once, and delivers them in order.
+"""What every engine does: all drafts that wait are stored at once, and delivered in order; so are changes.
 
-An engine knows drafts and messages, nothing of connections. A subclass says only how a batch is stored.
+An engine knows drafts and messages, nothing of connections. A subclass says only how things are stored and found.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from itertools import islice
-from typing import NamedTuple, Protocol
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, Protocol
 
 from app import tasks
-from app.exceptions import ChatError, NonceReused, StoreError, Unavailable
-from app.message import Draft, Message, stored
+from app.engines.drafts import Pending, refuse
+from app.engines.writer import PATIENCE, Writer
+from app.exceptions import NonceReused, StoreError
+from app.message import Change, Draft, Hiding, Message
 
-QUEUE_LIMIT = 10_000  # drafts that may wait
-BATCH_LIMIT = 256  # drafts in one batch
-FRAME_BYTES = 300  # of a message's frame, beside its text
-CHAR_BYTES = 8  # that a character may take in a frame: four in `content` and four in `text`
-PATIENCE = 5.0  # seconds after which a draft that is not stored is refused
-PROBE_IDLE = 8.0  # seconds without a draft after which the store is tried
-PROBE_BROKEN = 5.0  # the same while it is broken
+HIDE_STEP = 1000  # messages that are hidden at once
+HIDE_PAUSE = 0.1  # seconds between two steps, in which the clients may read
+FIRST, LAST = 0, 2**63 - 1  # below and above every seq
 
 logger = logging.getLogger(__name__)
 
-Answer = Callable[[Message | ChatError], None]
+By = Literal["id", "username", "session"]
 
 
 class Listener(Protocol):
     """Who hears what an engine has stored."""
 
-    def renew(self, past: Sequence[Message]) -> None:
-        """The store was opened, or is another one now: these are its newest messages, oldest first."""
+    def renew(self, past: Sequence[Message], hidden: Sequence[Hiding]) -> None:
+        """The store was opened, or is another one now: its newest messages, and what was hidden since the first of
+
+        them, oldest first.
+        """
 
     async def deliver(self, messages: Sequence[Message]) -> None:
         """These were stored after all that was told before."""
+
+    async def change(self, change: Change) -> None:
+        """This was, after all that was told before."""
 
     def trouble(self) -> None:
         """For some seconds now, what others store may not arrive."""
 
 
-class Pending(NamedTuple):
-    """A draft that waits, until when (event loop time), and whom to tell when it is not newly stored."""
-
-    draft: Draft
-    deadline: float
-    answer: Answer
-
-
-class Engine(ABC):
+class Engine(Writer):
     """Stores drafts and delivers them as messages.
 
-    `epoch` names the store, `seq` is the newest message's, `secret` is a random one that is kept with the store, and
-    `healthy` tells whether the store took the last batch. All of them hold from `start` on.
+    `epoch` names the store, `seq` is the newest message's, up to `pruned` all are gone, `secret` is a random one that
+    is kept with the store, as are the owner's `rules`. All of them hold from `start` on.
     """
 
     epoch: str
     seq: int
+    pruned: int
     secret: str
+    rules: str
 
     def __init__(self, keep: int, batch_bytes: int) -> None:
-        """`batch_bytes`: what the frames of one batch may take together, so that it fits into every outbox."""
+        super().__init__(batch_bytes)
         self.keep = keep
-        self._batch_bytes = batch_bytes
-        self.healthy = True
-        self._pending: deque[Pending] = deque()
-        self._wake = asyncio.Event()
-        self._stopping = False
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._writer: asyncio.Task[None] | None = None
 
     async def start(self, listener: Listener) -> None:
-        """Opens the store. Tells the newest `keep` messages, then every batch as it is stored, in `seq` order.
+        """Opens the store. Tells the newest `keep` messages, then everything as it is stored, in `seq` order.
 
         Raises StoreError when the store can't be opened.
         """
         self._listener = listener
-        listener.renew(await self._open())
+        listener.renew(*await self._open())
         self._writer = tasks.spawn(self._write(), "engine writer")
 
-    def publish(self, draft: Draft, answer: Answer) -> None:
-        """Queues a draft and returns at once. Raises Unavailable when too many wait already.
+    async def page(self, after: int, limit: int) -> list[Message]:
+        """The oldest messages after a seq, as far as they are neither hidden nor pruned. Raises StoreError."""
+        return await self._find(after, LAST, limit)
 
-        A draft that gets stored is delivered. `answer` is called for any other: with the stored message that has the
-        same session and nonce, with NonceReused when that one has another text, or with Unavailable after at most
-        PATIENCE seconds, when it is not known to be stored.
+    async def find(self, by: By, value: str, limit: int) -> list[Message]:
+        """The newest messages with this id, session, or username (in any case), newest first. Raises StoreError."""
+        return await self._find(FIRST, LAST, limit, by, value)
+
+    async def hide(self, by: By, value: str) -> int:
+        """Hides all messages that `find` would find; how many. Raises StoreError.
+
+        Nothing is left of them but what tells a post that is sent again from a new one.
         """
-        if len(self._pending) >= QUEUE_LIMIT or self._stopping:
-            raise Unavailable
-        deadline = asyncio.get_running_loop().time() + PATIENCE
-        self._pending.append(Pending(draft, deadline, answer))
-        self._idle.clear()
-        self._wake.set()
+        count, before = 0, LAST
+        while found := await self._find(FIRST, before, 1 if by == "id" else HIDE_STEP, by, value):
+            await self._do(partial(self._hide, found))
+            count, before = count + len(found), found[-1].seq
+            if len(found) < HIDE_STEP:
+                break
+            await asyncio.sleep(HIDE_PAUSE)
+        return count
 
-    async def flush(self) -> None:
-        """Waits until everything that was accepted is delivered or refused, for PATIENCE seconds at most."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), PATIENCE)
+    async def prune(self, seq: int) -> None:
+        """Forgets all messages up to a seq. Raises StoreError."""
+        await self._do(partial(self._change, Change(pruned=seq)))
+
+    async def amend(self, old: str, new: str) -> bool:
+        """Puts new rules in the place of old ones; False if it is others that hold. Raises StoreError."""
+        return await self._do(partial(self._change, Change(rules=new), old))
 
     async def stop(self) -> None:
         """Stores and delivers what was accepted, then closes the store. Safe to call when `start` failed."""
@@ -119,8 +119,8 @@ class Engine(ABC):
                 await tasks.end(self._writer)
 
     @abstractmethod
-    async def _open(self) -> list[Message]:
-        """Opens the store, sets `epoch` and `seq`, returns the newest `keep` messages, oldest first."""
+    async def _open(self) -> tuple[list[Message], list[Hiding]]:
+        """Opens the store, sets what holds from `start` on, returns what `Listener.renew` is told."""
 
     @abstractmethod
     async def _store(self, drafts: list[Draft]) -> list[Message]:
@@ -130,55 +130,37 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    async def _find(self, after: int, before: int, limit: int, by: By | None = None, value: str = "") -> list[Message]:
+        """Messages between two seqs: the oldest first, or, of those that `by` selects, the newest. (StoreError.)"""
+
+    @abstractmethod
+    async def _apply(self, change: Change, old: str) -> bool:
+        """Stores a change, durably; False when it is not `old` rules that its own would replace. Raises StoreError."""
+
+    @abstractmethod
     async def _close(self) -> None:
         """Frees everything that `_open` took."""
 
-    async def _write(self) -> None:
-        while not self._stopping or self._pending:
-            await self._wait()
-            batch = self._take()
-            if batch or not self._stopping:
-                await self._write_batch(batch)
-            if not self._pending:
-                self._idle.set()
+    async def _hide(self, messages: Sequence[Message]) -> None:
+        await self._change(Change(tuple(Hiding(message.seq, message.id, self.seq) for message in messages)))
 
-    async def _wait(self) -> None:
-        """Waits for a draft, or until it is time to see with an empty batch whether the store still works."""
-        if self._pending or self._stopping:
-            return
-        self._wake.clear()
-        idle = PROBE_IDLE if self.healthy else PROBE_BROKEN
-        timer = asyncio.get_running_loop().call_later(idle, self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            timer.cancel()
-
-    def _take(self) -> list[Pending]:
-        fitting = self._fitting(pending.draft for pending in self._pending)
-        return [self._pending.popleft() for _ in range(fitting)]
-
-    def _fitting(self, drafts: Iterable[Draft]) -> int:
-        """How many of these, from the first on, make one batch."""
-        fitting, room = 0, self._batch_bytes
-        for draft in islice(drafts, BATCH_LIMIT):
-            room -= FRAME_BYTES + CHAR_BYTES * len(draft.text)
-            if fitting and room < 0:
-                break
-            fitting += 1
-        return fitting
+    async def _change(self, change: Change, old: str = "") -> bool:
+        if not await self._apply(change, old):
+            return False
+        await self._tell(change)
+        return True
 
     async def _write_batch(self, batch: list[Pending]) -> None:
         drafts = [pending.draft for pending in batch]
         try:
-            messages = await self._patiently(drafts, batch)
+            messages = await self._patiently(self._store(drafts), batch)
         except StoreError as error:
             self._note(error)
-            _refuse(batch)
+            refuse(batch)
             return
         except Exception:
             logger.exception("The engine failed")  # our own fault, but the next batch may still be stored
-            _refuse(batch)
+            refuse(batch)
             return
         self._note(None)
         new = [message for message, draft in zip(messages, drafts, strict=True) if message.id == draft.id]
@@ -186,7 +168,7 @@ class Engine(ABC):
             await self._hand_out(new)
         for message, (draft, _, answer) in zip(messages, batch, strict=False):  # batch is empty when it was refused
             if message.id != draft.id:
-                answer(message if message.text == draft.text else NonceReused())
+                answer(message if message.gone or message.text == draft.text else NonceReused())
 
     async def _hand_out(self, messages: Sequence[Message]) -> None:
         """Delivers what was newly stored."""
@@ -196,53 +178,12 @@ class Engine(ABC):
         except Exception:
             logger.exception("Delivery failed")  # our own fault; what comes next must still be stored and delivered
 
-    async def _patiently(self, drafts: list[Draft], batch: list[Pending]) -> list[Message]:
-        """Stores drafts. While the store hangs, refuses the batch, which then is emptied, and who waits behind it."""
-        loop = asyncio.get_running_loop()
-        deadline = batch[0].deadline if batch else loop.time() + PATIENCE
-        self._impatience = loop.call_at(deadline, self._lose_patience, batch, deadline)
+    async def _tell(self, change: Change) -> None:
+        """Tells of a change that was newly stored."""
+        self.pruned = max(self.pruned, change.pruned)
+        if change.rules is not None:
+            self.rules = change.rules
         try:
-            return await self._store(drafts)
-        finally:
-            self._impatience.cancel()
-
-    def _lose_patience(self, batch: list[Pending], due: float) -> None:
-        loop = asyncio.get_running_loop()
-        again = loop.time() + PATIENCE / 50
-        self._impatience = loop.call_at(again, self._lose_patience, batch, again)
-        if loop.time() - due > PATIENCE / 10:
-            return  # it was the event loop that stood still; perhaps the store has answered meanwhile
-        self._note(StoreError("the store does not answer"))
-        _refuse(batch)
-        batch.clear()
-        while self._pending and self._pending[0].deadline <= loop.time():
-            self._pending.popleft().answer(Unavailable())
-
-    def _note(self, error: StoreError | None) -> None:
-        if self.healthy and error:
-            logger.error("Messages cannot be stored: %s", error)
-        elif not self.healthy and not error:
-            logger.info("Messages are stored again")
-        self.healthy = error is None
-
-
-def number(drafts: list[Draft], seq: int, known: MutableMapping[tuple[str, str], Message]) -> list[Message]:
-    """The messages that drafts become, numbered on from `seq`; for a nonce that is `known`, the one that has it.
-
-    `known`, by session and nonce, gets the new ones.
-    """
-    messages = []
-    for draft in drafts:
-        message = known.get((draft.session, draft.nonce)) if draft.nonce else None
-        if not message:
-            seq += 1
-            message = stored(draft, seq)
-            if draft.nonce:
-                known[draft.session, draft.nonce] = message
-        messages.append(message)
-    return messages
-
-
-def _refuse(batch: list[Pending]) -> None:
-    for pending in batch:
-        pending.answer(Unavailable())
+            await self._listener.change(change)
+        except Exception:
+            logger.exception("A change failed")  # as above

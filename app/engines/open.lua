@@ -1,13 +1,14 @@
 -- Opens the room: makes it when there is none, and another one when it has not got what a worker has seen in it.
 -- KEYS: room. ARGV: prefix, a new epoch, a secret, the worker's epoch, the last seq that it has seen, that message's id
--- if known. Returns epoch, secret, seq.
+-- if known. Returns epoch, secret, seq, up to which seq all are pruned, rules.
 local room, prefix, fresh, known, id = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[5]), ARGV[6]
 local epoch = redis.call('HGET', room, 'epoch')
 local seq = tonumber(redis.call('HGET', room, 'seq') or 0)
 
 -- Whether the message at the worker's seq is not the one that it has seen there.
 local function differs()
-  local entry = id ~= '' and redis.call('XRANGE', prefix .. epoch, known, known)[1]
+  local at = known .. '-0'
+  local entry = id ~= '' and redis.call('XRANGE', prefix .. epoch, at, at)[1]
   return entry and not string.find(entry[2][2], id, 1, true)
 end
 
@@ -20,4 +21,6 @@ elseif epoch == ARGV[4] and (seq < known or differs()) then
   end
 end
 redis.call('HSET', room, 'seq', math.max(seq, known)) -- no number is given twice, whatever was lost
-return redis.call('HMGET', room, 'epoch', 'secret', 'seq')
+redis.call('HSETNX', room, 'pruned', 0)
+redis.call('HSETNX', room, 'rules', '')
+return redis.call('HMGET', room, 'epoch', 'secret', 'seq', 'pruned', 'rules')

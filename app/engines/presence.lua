@@ -1,10 +1,10 @@
 -- Who is here, over all workers. A worker holds a lease and keeps it alive by running this; when it dies, its users leave.
 -- KEYS: room, names, online, workers, leaving, events, turns. ARGV: prefix of a worker's own names, worker, operations as
--- JSON: ["begin"], ["claim", username, session, address, provable], ["release", username], ["end"]; then the
+-- JSON: ["begin"], ["claim", username, session, address, provable, mark], ["release", username], ["end"]; then the
 -- worker's turn, which counts its calls, the version that it has seen, the times lease, leave delay and hold (ms), up to
--- how many users are announced, how many events to keep.
--- Returns 0 when the worker must begin anew, else version, number of users, and for each operation false or
--- [username, session] of who has the name.
+-- how many users are announced, the owner's name, how many events to keep.
+-- Returns 0 when the worker must begin anew, else version, number of users, 1 if the owner is here, and for each
+-- operation false or [username, session] of who has the name.
 local room, names, online, workers, leaving, events, turns = unpack(KEYS)
 local prefix, worker, todo = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local turn, seen = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -56,7 +56,7 @@ end
 
 local operations = {}
 
-function operations.claim(username, session, address, provable)
+function operations.claim(username, session, address, provable, mark)
   local name = string.lower(username)
   local entry = load(name)
   if entry and not is_same(entry, session, address, provable) then
@@ -73,6 +73,7 @@ function operations.claim(username, session, address, provable)
     entry.present = true
     joined[#joined + 1] = entry.username
   end
+  entry.mark = mark
   entry.workers[worker] = true
   save(name, entry)
   redis.call('SADD', online, name)
@@ -145,13 +146,14 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', leaving, '-inf', now)) do
   end
 end
 
-local count = redis.call('SCARD', online)
+local count, owner = redis.call('SCARD', online), redis.call('SISMEMBER', online, ARGV[10])
 if count ~= before or #joined + #left > 0 then
   version = redis.call('HINCRBY', room, 'version', 1)
   if count > limit then
     joined, left = {}, {}
   end
   local news = cjson.encode({ joined = joined, left = left })
-  redis.call('XADD', events, 'MAXLEN', '~', ARGV[10], '*', 'version', version, 'count', count, 'news', news)
+  local state = { 'version', version, 'count', count, 'owner', owner, 'news', news }
+  redis.call('XADD', events, 'MAXLEN', '~', ARGV[11], '*', unpack(state))
 end
-return { version, count, cjson.encode(replies) }
+return { version, count, owner, cjson.encode(replies) }

@@ -7,16 +7,22 @@ was. So storing is done only when the reader has got that far.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import operator
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from app import tasks
-from app.engines.base import PATIENCE, Engine, Listener
-from app.engines.redis_room import READ_SECONDS, Entry, Found, RedisRoom
+from app.engines.base import FIRST, LAST, By, Engine, Listener
+from app.engines.redis_room import READ_SECONDS, Entry, Found, Position, Record, RedisRoom
+from app.engines.writer import PATIENCE
 from app.exceptions import StoreError
-from app.message import Draft, Message
+from app.message import Change, Draft, Hiding, Message
 
 RETRY = 0.25  # seconds between two tries to reach Redis
+
+_content = operator.attrgetter("content")
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +34,9 @@ class RedisEngine(Engine):
         super().__init__(keep, batch_bytes)
         self.room = room
         self.on_events: Callable[[Sequence[Entry]], None] = lambda entries: None
-        self.epoch, self.secret, self.seq = "", "", 0
+        self.epoch, self.secret, self.seq, self.pruned, self.rules = "", "", 0, 0, ""
         self._newest = ""  # id of the message at `seq`, where it is known
-        self._delivered = 0  # the newest seq that everybody here has got
+        self._position = (0, 0)  # the newest entry that everybody here has got
         self._acknowledged = 0  # the highest seq that Redis said to be stored, perhaps not read yet
         self._event = b"0"  # the newest event that was heard
         self._moved = asyncio.Event()
@@ -41,21 +47,30 @@ class RedisEngine(Engine):
         await super().start(listener)
         self._following = tasks.spawn(self._follow(), "stream reader")
 
-    async def _open(self) -> list[Message]:
+    async def _open(self) -> tuple[list[Message], list[Hiding]]:
         if warning := await self.room.check():
             logger.warning("%s", warning)
         self._event = await self.room.last_event()
         return await self._enter(await self.room.open("", "", 0, ""))
 
-    async def _enter(self, found: Found) -> list[Message]:
-        """Takes the room as it is now; its newest messages."""
-        past = await self.room.newest(found.epoch, max(1, self.keep))
-        self.epoch, self.secret, self.seq = found
-        self._newest = ""
-        if past and past[-1].seq >= self.seq:
-            self.seq, self._newest = past[-1].seq, past[-1].id
-        self._delivered = self.seq
-        return past[-self.keep :] if self.keep else []
+    async def _enter(self, found: Found) -> tuple[list[Message], list[Hiding]]:
+        """Takes the room as it is now; its newest messages, and what was hidden since."""
+        past: list[Message] = []
+        hidden: list[Hiding] = []
+        position = (0, 0)
+        async for record in self.room.newest(found.epoch, FIRST, LAST):
+            position = max(position, record.id)
+            if isinstance(record.content, Change):
+                hidden += reversed(record.content.hidden)
+                continue
+            past.append(record.content)
+            if len(past) == self.keep:
+                break
+        self.epoch, self.secret, self.seq, self.pruned, self.rules = found
+        self._newest, self._position = "", position
+        if past and past[0].seq >= self.seq:
+            self.seq, self._newest = past[0].seq, past[0].id
+        return past[::-1], hidden[::-1]
 
     async def _store(self, drafts: list[Draft]) -> list[Message]:
         """Tries again while there is time: what was stored without our knowing is found, not stored twice."""
@@ -68,13 +83,32 @@ class RedisEngine(Engine):
                 if not drafts or not self.healthy:
                     raise
             await asyncio.sleep(RETRY)
-        await self._read_up_to(max((message.seq for message in messages), default=0), epoch)
+        if messages:
+            seq = max(message.seq for message in messages)
+            self._acknowledged = max(self._acknowledged, seq)
+            await self._read_up_to((seq, 0), epoch)
         return messages
 
-    async def _read_up_to(self, seq: int, epoch: str) -> None:
+    async def _find(self, after: int, before: int, limit: int, by: By | None = None, value: str = "") -> list[Message]:
+        found: list[Message] = []
+        async for record in (self.room.newest if by else self.room.oldest)(self.epoch, after, before):
+            message = record.content
+            if isinstance(message, Message) and (not by or getattr(message, by).lower() == value.lower()):
+                found.append(message)
+                if len(found) == limit:
+                    break
+        return found
+
+    async def _apply(self, change: Change, old: str) -> bool:
+        epoch = self.epoch
+        position = await self.room.change(epoch, change, old)
+        if position:
+            await self._read_up_to(position, epoch)
+        return bool(position)
+
+    async def _read_up_to(self, position: Position, epoch: str) -> None:
         """So that no answer overtakes what was stored before it."""
-        self._acknowledged = max(self._acknowledged, seq)
-        while self._delivered < seq and self.epoch == epoch:
+        while self._position < position and self.epoch == epoch:
             self._moved.clear()
             await self._moved.wait()
         if self.epoch != epoch:
@@ -82,6 +116,9 @@ class RedisEngine(Engine):
 
     async def _hand_out(self, messages: Sequence[Message]) -> None:
         """The reader has done it."""
+
+    async def _tell(self, change: Change) -> None:
+        """The reader has done this, too."""
 
     async def _close(self) -> None:
         if self._following:
@@ -112,35 +149,47 @@ class RedisEngine(Engine):
                 self._listener.trouble()
             await asyncio.sleep(RETRY)
 
-    async def _look(self) -> None:
-        """Whether the room is still the one that it was."""
+    async def _look(self) -> bool:
+        """Whether the room is another one than it was."""
         known = max(self.seq, self._acknowledged)
         found = await self.room.open(self.epoch, self.secret, known, self._newest if known == self.seq else "")
         if found.epoch != self.epoch:
-            await self._renew(found, "It was emptied, or has lost what was seen in it")
+            return await self._renew(found, "It was emptied, or has lost what was seen in it")
+        if found.pruned > self.seq:
+            return await self._renew(found, "This worker was away for longer than messages are kept")
+        return False
 
     async def _read(self, until: float) -> None:
-        """Delivers what comes, until nothing comes for a while, or until it is time to look at the room again."""
+        """Hands on what comes, until it is time to look at the room again."""
         clock = asyncio.get_running_loop().time
         while clock() < until:
-            messages, events = await self.room.read(self.epoch, self.seq, self._event)
+            records, events = await self.room.read(self.epoch, self._position, self._event)
             if events:
                 self._event = events[-1][0]
                 self.on_events(events)
-            if messages and messages[0].seq > self.seq + 1 < await self.room.oldest(self.epoch):
-                found = Found(self.epoch, self.secret, self.seq)
-                await self._renew(found, "This worker was away for longer than messages are kept")
-                return
-            while messages:
-                fitting = self._fitting(messages)
-                self._newest = messages[fitting - 1].id
-                await super()._hand_out(messages[:fitting])
-                self._delivered = self.seq
+            if records and records[0].id[0] > self.seq + 1 and await self._look():
+                return  # what is not there was pruned, and not hidden
+            while records:
+                handed = await self._hand_on(records)
+                self._position = records[handed - 1].id
                 self._moved.set()
-                messages = messages[fitting:]
+                records = records[handed:]
 
-    async def _renew(self, found: Found, why: str) -> None:
-        past = await self._enter(found)
+    async def _hand_on(self, records: Sequence[Record]) -> int:
+        """Delivers what makes one batch, or tells of one change. How many records that was."""
+        if isinstance(records[0].content, Change):
+            await super()._tell(records[0].content)
+            return 1
+        contents = itertools.takewhile(lambda content: isinstance(content, Message), map(_content, records))
+        messages = cast(list[Message], list(contents))
+        messages = messages[: self._drafts.fitting(messages)]
+        self._newest = messages[-1].id
+        await super()._hand_out(messages)
+        return len(messages)
+
+    async def _renew(self, found: Found, why: str) -> bool:
+        past, hidden = await self._enter(found)
         logger.warning("The room in Redis is another one now, so everybody is told to come back. %s", why)
-        self._listener.renew(past)
+        self._listener.renew(past, hidden)
         self._moved.set()
+        return True

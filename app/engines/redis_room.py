@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from redis.asyncio import Redis
@@ -19,27 +19,37 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from app.exceptions import StoreError
-from app.message import Draft, Message
+from app.message import Change, Draft, Hiding, Message, stored
 
 PREFIX = "{portfolio-chat}:"  # in braces, so that a Redis Cluster keeps all of them on one node
-KEEP_MESSAGES = 100_000
 KEEP_EVENTS = 1_000
 NONCE_SECONDS = 2 * 24 * 3600  # how long a nonce is remembered: the wire contract's 24 h and a reserve
 ID_SECONDS = 600  # the same for a draft without one, which only this server sends again
 READ_LIMIT = 256  # entries at once
+PAGE = 1000  # the same where nobody waits for each of them
 READ_SECONDS = 5.0  # how long to wait for the next one; it also finds out whether the connection still lives
 TIMEOUT = 2.5  # seconds for an answer, so that a second try fits into the patience of the one who posts
 OLDEST = (6, 2)  # version of Redis
 
 Entry = tuple[bytes, dict[bytes, bytes]]
+Position = tuple[int, int]
 
 
 class Found(NamedTuple):
-    """The room as Redis has it; `seq` is the newest message's."""
+    """The room as Redis has it; `seq` is the newest message's, up to `pruned` all are gone."""
 
     epoch: str
     secret: str
     seq: int
+    pruned: int
+    rules: str
+
+
+class Record(NamedTuple):
+    """One entry of the stream, and what it says. The id of a message is (seq, 0), of a change (seq before it, n)."""
+
+    id: Position
+    content: Message | Change
 
 
 class RedisRoom:
@@ -51,7 +61,8 @@ class RedisRoom:
         self._client = Redis.from_url(url, socket_timeout=TIMEOUT, **options)
         # A blocking read needs a connection, and a patience, of its own.
         self._reader = Redis.from_url(url, socket_timeout=READ_SECONDS + TIMEOUT, **options)
-        self._open, self._store, self._presence = map(self._script, ("open", "store", "presence"))
+        self._open, self._store, self._change = map(self._script, ("open", "store", "change"))
+        self._presence = self._script("presence")
 
     def _script(self, name: str) -> Any:
         return self._client.register_script((Path(__file__).parent / f"{name}.lua").read_text())
@@ -80,52 +91,73 @@ class RedisRoom:
         """
         arguments = [PREFIX, str(uuid.uuid4()), secret or secrets.token_hex(32), epoch, seq, newest]
         found = await self._run(self._open, ["room"], arguments)
-        return Found(found[0].decode(), found[1].decode(), int(found[2]))
+        return Found(found[0].decode(), found[1].decode(), int(found[2]), int(found[3]), found[4].decode())
 
-    async def newest(self, epoch: str, count: int) -> list[Message]:
-        """The newest messages, oldest first."""
-        entries = await self._answer(self._client.xrevrange(PREFIX + epoch, count=count))
-        return [_message(entry) for entry in reversed(entries)]
+    async def oldest(self, epoch: str, after: int, before: int) -> AsyncIterator[Record]:
+        """What the stream holds between the messages at two seqs, oldest first."""
+        start, end = f"({after}-0", f"({before}-0"
+        while entries := await self._answer(self._client.xrange(PREFIX + epoch, start, end, PAGE)):
+            for entry in entries:
+                yield _record(entry)
+            start = f"({entries[-1][0].decode()}"
 
-    async def oldest(self, epoch: str) -> int:
-        """The seq of the oldest message that is kept; 0 when there is none."""
-        entries = await self._answer(self._client.xrange(PREFIX + epoch, count=1))
-        return _message(entries[0]).seq if entries else 0
+    async def newest(self, epoch: str, after: int, before: int) -> AsyncIterator[Record]:
+        """The same, newest first."""
+        start, end = f"({after}-0", f"({before}-0"
+        while entries := await self._answer(self._client.xrevrange(PREFIX + epoch, end, start, PAGE)):
+            for entry in entries:
+                yield _record(entry)
+            end = f"({entries[-1][0].decode()}"
 
     async def store(self, epoch: str, drafts: Sequence[Draft], seq: int) -> list[Message]:
         """For each draft its message, or the one that has its nonce. Safe to call again with the same drafts.
 
         `seq` is the newest that was seen: into a room that has lost it, nothing is stored.
         """
-        arguments: list[Any] = [epoch, seq, PREFIX + "mark:", KEEP_MESSAGES]
+        arguments: list[Any] = [epoch, seq, PREFIX + "mark:"]
         for draft in drafts:
             mark = f"{draft.session}:{draft.nonce}" if draft.nonce else draft.id
-            arguments += (mark, NONCE_SECONDS if draft.nonce else ID_SECONDS, _body(draft))
+            arguments += (draft.id, mark, NONCE_SECONDS if draft.nonce else ID_SECONDS, _body(draft))
         replies = await self._run(self._store, ["room", epoch], arguments)
         return [_stored(reply, draft) for reply, draft in zip(replies, drafts, strict=True)]
 
+    async def change(self, epoch: str, change: Change, old: str) -> Position | None:
+        """Makes a change; the id of its entry, None when it is not `old` rules that hold. Safe to call again."""
+        told = {"hidden": [hiding[:2] for hiding in change.hidden], "pruned": change.pruned, "rules": change.rules}
+        body = json.dumps({what: value for what, value in told.items() if value})
+        rules = (old, change.rules) if change.rules else ("", "")
+        arguments = [epoch, body, change.pruned, *rules, *(hiding.seq for hiding in change.hidden)]
+        entry = await self._run(self._change, ["room", epoch], arguments)
+        return _position(entry) if entry else None
+
+    async def holder(self, username: str) -> dict[str, Any] | None:
+        """Who has a name, or had it a moment ago, as presence.lua keeps it."""
+        entry = await self._answer(self._client.hget(PREFIX + "names", username.lower()))
+        return cast(dict[str, Any], json.loads(entry)) if entry else None
+
     async def presence(
-        self, worker: str, operations: list[Any], turn: int, version: int, times: Sequence[int], limit: int
+        self, worker: str, operations: list[Any], turn: int, version: int, settings: Sequence[int | str]
     ) -> Any:
-        """Runs presence.lua: None when the worker must begin anew, else version, number of users, and results."""
+        """Runs presence.lua: None when the worker must begin anew, else version, number of users, whether the owner is
+
+        among them, and results. `settings`: its times, the limit of announcements, the owner's name.
+        """
         keys = ["room", "names", "online", "workers", "leaving", "events", "turns"]
-        numbers = [turn, version, *times, limit, KEEP_EVENTS]
-        arguments = [PREFIX + "at:", worker, json.dumps(operations), *numbers]
+        arguments = [PREFIX + "at:", worker, json.dumps(operations), turn, version, *settings, KEEP_EVENTS]
         reply = await self._run(self._presence, keys, arguments)
-        return (reply[0], reply[1], json.loads(reply[2])) if reply else None
+        return (reply[0], reply[1], bool(reply[2]), json.loads(reply[3])) if reply else None
 
     async def last_event(self) -> bytes:
         """The id of the newest event."""
         entries = await self._answer(self._client.xrevrange(PREFIX + "events", count=1))
         return bytes(entries[0][0]) if entries else b"0"
 
-    async def read(self, epoch: str, seq: int, event: bytes) -> tuple[list[Message], list[Entry]]:
-        """Waits for messages after `seq` and events after `event`, for READ_SECONDS at most."""
-        streams: Any = {PREFIX + epoch: f"{seq}-0", PREFIX + "events": event}
+    async def read(self, epoch: str, after: Position, event: bytes) -> tuple[list[Record], list[Entry]]:
+        """Waits for entries after `after` and events after `event`, for READ_SECONDS at most."""
+        streams: Any = {PREFIX + epoch: "{}-{}".format(*after), PREFIX + "events": event}
         found = await self._answer(self._reader.xread(streams, count=READ_LIMIT, block=int(1000 * READ_SECONDS)))
         entries = {name.decode(): new for name, new in found}
-        messages = entries.get(PREFIX + epoch, [])
-        return [_message(entry) for entry in messages], entries.get(PREFIX + "events", [])
+        return [_record(entry) for entry in entries.get(PREFIX + epoch, [])], entries.get(PREFIX + "events", [])
 
     async def close(self) -> None:
         """Closes all connections. Safe to call again."""
@@ -159,11 +191,25 @@ def _parse(body: bytes, seq: int) -> Message:
     return Message(draft_id, session, username, text if content is None else content, text, timestamp, nonce, role, seq)
 
 
-def _message(entry: Entry) -> Message:
+def _position(number: bytes) -> Position:
+    seq, _, part = number.partition(b"-")
+    return int(seq), int(part)
+
+
+def _record(entry: Entry) -> Record:
     number, fields = entry
-    return _parse(fields[b"m"], int(number.partition(b"-")[0]))
+    position = _position(number)
+    if body := fields.get(b"m"):
+        return Record(position, _parse(body, position[0]))
+    told = json.loads(fields[b"c"])
+    hidden = tuple(Hiding(seq, message, position[0]) for seq, message in told.get("hidden", ()))
+    return Record(position, Change(hidden, told.get("pruned", 0), told.get("rules")))
 
 
-def _stored(reply: bytes, draft: Draft) -> Message:
-    seq, _, body = reply.partition(b" ")
-    return _parse(body or _body(draft), int(seq))
+def _stored(reply: tuple[bytes, bytes, bytes], draft: Draft) -> Message:
+    seq, by, body = reply
+    if body:
+        return _parse(body, int(seq))
+    if by.decode() == draft.id:
+        return stored(draft, int(seq))
+    return Message(by.decode(), draft.session, "", "", "", 0.0, draft.nonce, seq=int(seq))

@@ -11,16 +11,18 @@ import contextlib
 import operator
 import secrets
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from app.engines.base import Engine, number
+from app.engines.base import By, Engine
+from app.engines.drafts import number
 from app.engines.lock import Lock
 from app.exceptions import StoreError
-from app.message import Draft, Message
+from app.message import Change, Draft, Hiding, Message
 
 T = TypeVar("T")
 
@@ -46,9 +48,15 @@ SCHEMA = (
     );
     CREATE UNIQUE INDEX message_by_nonce ON message (session, nonce) WHERE nonce IS NOT NULL;
     """,
+    """
+    ALTER TABLE room ADD COLUMN rules TEXT NOT NULL DEFAULT '';
+    ALTER TABLE room ADD COLUMN pruned INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE message ADD COLUMN hidden INTEGER;
+    CREATE INDEX message_by_hiding ON message (hidden) WHERE hidden IS NOT NULL;
+    """,
 )
 NEW_ROOM = "INSERT INTO room (epoch, secret, probes) VALUES (?, ?, 0)"
-ROOM = "SELECT epoch, secret FROM room"
+ROOM = "SELECT epoch, secret, rules, pruned FROM room"
 # AUTOINCREMENT keeps the highest seq ever given here, also when that message is gone.
 LAST_SEQ = "SELECT seq FROM sqlite_sequence WHERE name = 'message'"
 PROBE = "UPDATE room SET probes = probes + 1"
@@ -61,7 +69,20 @@ BY_NONCE = "WITH asked (by, mark) AS (VALUES %s) " + SELECT.replace(
     "FROM message", "FROM asked CROSS JOIN message ON session = asked.by AND nonce = asked.mark"
 )
 PAIR = "(?, ?)"
-NEWEST = SELECT + " ORDER BY seq DESC LIMIT ?"
+# A message without text is gone: only its nonce is still to be known, and for the returning that it was hidden.
+NEWEST = SELECT + " WHERE text != '' ORDER BY seq DESC LIMIT ?"
+PAGE = SELECT + " WHERE seq > ? AND seq < ? AND text != '' ORDER BY seq LIMIT ?"
+FIND = SELECT + " WHERE seq > ? AND seq < ? AND text != '' AND %s = ? COLLATE NOCASE ORDER BY seq DESC LIMIT ?"
+HIDINGS = "SELECT seq, id, hidden FROM message WHERE hidden >= ? ORDER BY hidden, seq"
+HIDE = "UPDATE message SET hidden = ?, username = '', content = '', text = '' WHERE seq = ?"
+AMEND = "UPDATE room SET rules = ? WHERE rules = ?"
+FORGET = "UPDATE message SET username = '', content = '', text = '' WHERE seq > (SELECT pruned FROM room) AND seq <= ?"
+PRUNED = "UPDATE room SET pruned = max(pruned, ?)"
+DROP = (
+    "DELETE FROM message WHERE seq IN (SELECT seq FROM message WHERE seq <= ? ORDER BY seq LIMIT ?) AND timestamp < ?"
+)
+DROP_STEP = 2000  # rows at once: more than are pruned at once, so that what stayed for its nonce goes in time
+NONCE_SECONDS = 2 * 24 * 3600.0  # how long a nonce is known: the wire contract's 24 h and a reserve
 
 
 class SQLiteEngine(Engine):
@@ -77,7 +98,7 @@ class SQLiteEngine(Engine):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
         self._db: sqlite3.Connection | None = None
 
-    async def _open(self) -> list[Message]:
+    async def _open(self) -> tuple[list[Message], list[Hiding]]:
         if self._path.is_dir():
             raise StoreError(f"{self._path} is a directory. Name a file in it in ENGINE_URL.")
         with _faults_of(self._path):
@@ -85,15 +106,19 @@ class SQLiteEngine(Engine):
             await self._lock.take(str(self._path), ADVICE)
         return await self._in_thread(self._connect)
 
-    def _connect(self) -> list[Message]:
+    def _connect(self) -> tuple[list[Message], list[Hiding]]:
         self._db = db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         version = self._check_version(db)  # before anything is changed in what may be another program's file
+        _let_shrink(db)  # which a new file takes only before anything else
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = ON")  # what is hidden or pruned is not to be found in the file
         _migrate(db, version)
-        self.epoch, self.secret = db.execute(ROOM).fetchone()
+        self.epoch, self.secret, self.rules, self.pruned = db.execute(ROOM).fetchone()
         self.seq = (db.execute(LAST_SEQ).fetchone() or (0,))[0]
-        return [Message(*row) for row in reversed(db.execute(NEWEST, (self.keep,)).fetchall())]
+        past = [Message(*row) for row in reversed(db.execute(NEWEST, (self.keep,)).fetchall())]
+        since = past[0].seq if len(past) == self.keep else self.pruned
+        return past, [Hiding(*row) for row in db.execute(HIDINGS, (since,))]
 
     def _check_version(self, db: sqlite3.Connection) -> int:
         version: int = db.execute("PRAGMA user_version").fetchone()[0]
@@ -109,13 +134,39 @@ class SQLiteEngine(Engine):
         return await self._in_thread(lambda: self._insert_all(drafts))
 
     def _insert_all(self, drafts: list[Draft]) -> list[Message]:
-        assert self._db
-        with _transaction(self._db) as db:
+        with _transaction(self._connection()) as db:
             if not drafts:
                 db.execute(PROBE)
             messages = number(drafts, self.seq, _with_nonces(db, [draft for draft in drafts if draft.nonce]))
             _insert(db, [message for message in messages if message.seq > self.seq])
         return messages
+
+    async def _find(self, after: int, before: int, limit: int, by: By | None = None, value: str = "") -> list[Message]:
+        query = FIND % by if by else PAGE
+        bounds = (after, before, value, limit) if by else (after, before, limit)
+        return await self._in_thread(lambda: [Message(*row) for row in self._connection().execute(query, bounds)])
+
+    async def _apply(self, change: Change, old: str) -> bool:
+        return await self._in_thread(lambda: self._change_all(change, old))
+
+    def _change_all(self, change: Change, old: str) -> bool:
+        with _transaction(self._connection()) as db:
+            if change.rules is not None and not db.execute(AMEND, (change.rules, old)).rowcount:
+                return False
+            db.executemany(HIDE, [(hiding.at, hiding.seq) for hiding in change.hidden])
+            if change.pruned:
+                db.execute(FORGET, (change.pruned,))
+                db.execute(DROP, (change.pruned, DROP_STEP, time.time() - NONCE_SECONDS))
+                db.execute(PRUNED, (change.pruned,))
+        if change.hidden or change.pruned:
+            db.execute("PRAGMA incremental_vacuum").fetchall()
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return True
+
+    def _connection(self) -> sqlite3.Connection:
+        if not self._db:
+            raise StoreError(f"{self._path} is closed. The server is stopping.")
+        return self._db
 
     async def _close(self) -> None:
         if self._db:
@@ -130,6 +181,13 @@ class SQLiteEngine(Engine):
                 return work()
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+
+
+def _let_shrink(db: sqlite3.Connection) -> None:
+    """Sees to it that the file can give back what it does not need. One of an earlier version is written anew once."""
+    if not db.execute("PRAGMA auto_vacuum").fetchone()[0]:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute("VACUUM")
 
 
 def _migrate(db: sqlite3.Connection, version: int) -> None:

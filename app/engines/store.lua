@@ -1,7 +1,8 @@
 -- Stores drafts, each once, however often it is sent.
--- KEYS: room, stream. ARGV: the stream's epoch, the last seq that the worker has seen, prefix of marks, how many
--- messages to keep, then for each draft its mark, for how many seconds to remember it, and its body.
--- Returns for each draft what its mark stands for: '<seq> <body>', the body left out when it is the draft's own.
+-- KEYS: room, stream. ARGV: the stream's epoch, the last seq that the worker has seen, prefix of marks, then for each
+-- draft its id, its mark, for how many seconds to remember it, and its body.
+-- Returns for each draft seq, id and body of the message that its mark stands for; the body empty when the message is
+-- gone, and when it is the draft itself, just stored.
 local room, stream, marks = KEYS[1], KEYS[2], ARGV[3]
 local epoch, last = unpack(redis.call('HMGET', room, 'epoch', 'seq'))
 if epoch ~= ARGV[1] or tonumber(last or 0) < tonumber(ARGV[2]) then
@@ -9,16 +10,19 @@ if epoch ~= ARGV[1] or tonumber(last or 0) < tonumber(ARGV[2]) then
 end
 
 local replies = {}
-for i = 5, #ARGV, 3 do
-  local mark, body = marks .. ARGV[i], ARGV[i + 2]
-  local stored = redis.call('GET', mark)
-  if not stored then
+for i = 4, #ARGV, 4 do
+  local id, mark, body = ARGV[i], marks .. ARGV[i + 1], ARGV[i + 3]
+  local known = redis.call('GET', mark)
+  if known then
+    local seq, by = string.match(known, '(%d+) (%S+)')
+    local entry = redis.call('XRANGE', stream, seq .. '-0', seq .. '-0')[1]
+    replies[#replies + 1] = { seq, by, entry and entry[2][2] or '' }
+  else
     local seq = redis.call('HINCRBY', room, 'seq', 1)
-    redis.call('XADD', stream, 'MAXLEN', '~', ARGV[4], seq .. '-0', 'm', body)
-    redis.call('SET', mark, seq .. ' ' .. body, 'EX', ARGV[i + 1])
-    stored = tostring(seq)
+    redis.call('XADD', stream, seq .. '-0', 'm', body)
+    redis.call('SET', mark, seq .. ' ' .. id, 'EX', ARGV[i + 2])
+    replies[#replies + 1] = { tostring(seq), id, '' }
   end
-  replies[#replies + 1] = stored
 end
 if #replies == 0 then
   redis.call('HINCRBY', room, 'probes', 1) -- nothing but a write tells that writing works

@@ -1,0 +1,26 @@
+-- Changes the room, and tells all workers by an entry in the stream, whose id is <seq of the room>-<number of changes>.
+-- KEYS: room, stream. ARGV: the stream's epoch, the change as JSON, up to which seq to prune or 0, the old rules, the new
+-- rules (both empty when they stay), then the seqs of messages to hide.
+-- Returns the entry's id, or nothing when it is others than the old rules that hold.
+local room, stream = KEYS[1], KEYS[2]
+local epoch, seq, pruned, rules = unpack(redis.call('HMGET', room, 'epoch', 'seq', 'pruned', 'rules'))
+local prune = tonumber(ARGV[3])
+if epoch ~= ARGV[1] then
+  return redis.error_reply('the room in Redis is another one now')
+elseif ARGV[5] ~= '' and rules ~= ARGV[4] then
+  return false
+end
+
+if ARGV[5] ~= '' then
+  redis.call('HSET', room, 'rules', ARGV[5])
+end
+if prune > tonumber(pruned) then
+  redis.call('XTRIM', stream, 'MINID', ARGV[3] .. '-1') -- what was changed after that message is still told
+  redis.call('HSET', room, 'pruned', prune)
+end
+for i = 6, #ARGV do
+  redis.call('XDEL', stream, ARGV[i] .. '-0')
+end
+local id = seq .. '-' .. redis.call('HINCRBY', room, 'changes', 1)
+redis.call('XADD', stream, id, 'c', ARGV[2])
+return id

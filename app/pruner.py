@@ -1,0 +1,66 @@
+"""The pruner: one task that has the store forget what is too old or too much, a little at a time.
+
+Knows the store, nothing of the room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from app.engines import Engine
+from app.exceptions import StoreError
+
+STEP = 1000  # messages at once
+PAUSE = 0.05  # seconds between two steps, which are everybody's
+INTERVAL = 60.0  # seconds between two looks
+DAY = 86_400.0  # seconds
+
+logger = logging.getLogger(__name__)
+
+
+class Pruner:
+    """Keeps messages for `days`, and `limit` of them at most; 0: for ever, no limit. `clock` is Unix seconds."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        days: float,
+        limit: int,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._engine = engine
+        self._days = days
+        self._limit = limit
+        self._clock = clock
+        self._sleep = sleep
+
+    async def run(self) -> None:
+        """Prunes until cancelled."""
+        while True:
+            more = False
+            try:
+                more = await self.step()
+            except StoreError as error:
+                logger.debug("Not pruned: %s", error)  # the engine says that it fails, and it is tried again
+            except Exception:
+                logger.exception("The pruner failed")  # our own fault, and no reason to let the store grow
+            await self._sleep(PAUSE if more else INTERVAL)
+
+    async def step(self) -> bool:
+        """Prunes STEP messages at most; whether there may be more to prune. Raises StoreError."""
+        engine = self._engine
+        surplus = engine.seq - self._limit if self._limit else 0
+        if surplus > engine.pruned:
+            await engine.prune(min(surplus, engine.pruned + STEP))
+            return True
+        horizon = self._clock() - self._days * DAY if self._days else 0.0
+        oldest = await engine.page(engine.pruned, STEP)
+        old = list(itertools.takewhile(lambda message: message.timestamp < horizon, oldest))
+        if old:
+            await engine.prune(old[-1].seq)
+        return len(old) == STEP
