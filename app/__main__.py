@@ -1,4 +1,4 @@
-"""`python -m app`: the service on uvicorn, with settings from the environment and `.env`."""
+"""`python -m app`: the service on uvicorn, with settings from the environment and `.env`; `export` and `wipe`."""
 
 from __future__ import annotations
 
@@ -12,25 +12,41 @@ from typing import Any
 
 import uvicorn.config
 
-from app import server
+from app import archive, server
 from app.config import Settings, SettingsError, load_settings
+from app.exceptions import StoreError
 
 
 def main() -> None:
-    """Serves until SIGTERM or SIGINT. Exits with one sentence when it can't start."""
+    """Serves until SIGTERM or SIGINT, or exports or wipes what is stored. Exits with one sentence when it can't."""
     parser = argparse.ArgumentParser(prog="python -m app", description="Serves the chat. Settings: see .env.example.")
     parser.add_argument("--reload", action="store_true", help="start again whenever the code changes")
     parser.add_argument("--workers", metavar="N", help="how many processes, whatever WORKERS says; needs Redis")
+    commands = parser.add_subparsers(dest="command", metavar="export | wipe")
+    commands.add_parser("export", help="write all messages to standard output, as JSON lines; the server may run")
+    wiping = commands.add_parser("wipe", help="delete everything that is stored; asks first, with the server stopped")
+    wiping.add_argument("--yes", action="store_true", help="don't ask")
     arguments = parser.parse_args()
     try:
         given = {} if arguments.workers is None else {"WORKERS": arguments.workers}
         settings = load_settings({**os.environ, **given})
-    except SettingsError as error:
+        if arguments.command == "export":
+            archive.export(settings)
+        elif arguments.command == "wipe":
+            archive.wipe(settings, arguments.yes)
+        else:
+            _serve(settings, arguments.reload)
+    except (SettingsError, StoreError) as error:
         sys.exit(str(error))
-    if settings.workers > 1 and not arguments.reload and not settings.engine_url.startswith("redis"):
+    except BrokenPipeError:  # who reads the export has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # which is flushed once more at the end
+
+
+def _serve(settings: Settings, reload: bool) -> None:
+    if settings.workers > 1 and not reload and not settings.engine_url.startswith("redis"):
         advice = "set ENGINE_URL=redis://…, or start a single one"
         sys.exit(f"{settings.workers} workers share a room only through Redis: {advice}.")
-    server.run(settings, _listen(settings), arguments.reload, _log_config(settings))
+    server.run(settings, _listen(settings), reload, _log_config(settings))
 
 
 def _listen(settings: Settings) -> socket.socket:

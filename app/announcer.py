@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 
-from app import frames, tasks
+from app import frames, metrics, tasks
 from app.batch import Batch
 from app.exceptions import Banned, ChatError, CloseCode, UsernameTaken
 from app.registry import Connection, ConnectionRegistry
@@ -27,8 +27,10 @@ class Announcer:
     `on_owner` is called when the owner comes.
     """
 
-    def __init__(self, registry: ConnectionRegistry, roster: Roster, limit: int) -> None:
-        self.on_owner: Callable[[], None] = lambda: None
+    def __init__(
+        self, registry: ConnectionRegistry, roster: Roster, limit: int, on_owner: Callable[[], None] = lambda: None
+    ) -> None:
+        self._on_owner = on_owner
         self._registry = registry
         self._roster = roster
         self._limit = limit
@@ -73,7 +75,7 @@ class Announcer:
             self._owner_online = self._roster.owner_online
             self._room_changed = True
             if self._owner_online:
-                self.on_owner()
+                self._on_owner()
         self._changed.set()
 
     def evict(self, session: Session) -> None:
@@ -122,6 +124,7 @@ class Announcer:
 
     async def _tell(self) -> None:
         while True:
+            metrics.users.set(self._roster.users)
             await self._changed.wait()
             await asyncio.sleep(DELAY)
             self._changed.clear()

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app import metrics
 from app.chat import Chat
 from app.config import Settings
 from app.exceptions import ChatError, RequestRefused, Unavailable
@@ -43,9 +44,8 @@ async def ready(request: Request) -> Response:
     if chat.draining:
         return restarting()
     if not chat.healthy:
-        raise Unavailable(
-            "Messages can't be stored at the moment; the log has the reason. It is tried again by itself."
-        )
+        reason = "Messages can't be stored at the moment; the log has the reason. It is tried again by itself."
+        return answer(Error(error=ErrorDetail(code=Unavailable.code, message=reason)), 503)
     return answer(Ready())
 
 
@@ -57,6 +57,7 @@ async def chat_error(request: Request, error: Exception) -> Response:
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
+    metrics.refusals.inc(error.code)
     return answer(Error(error=detail), error.status, headers)
 
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from app import frames, incoming
+from app import frames, incoming, metrics
 from app.admission import Admission
 from app.announcer import Announcer
 from app.batch import Batch
@@ -21,6 +21,7 @@ from app.engines import Answer, Engine
 from app.exceptions import ChatError, Unavailable, UsernameTaken
 from app.history import History
 from app.message import Change, Draft, Hiding, Message
+from app.notifier import open_notifier
 from app.outbox import Outbox
 from app.registry import Connection, ConnectionRegistry
 from app.roster import Roster, Session
@@ -37,7 +38,8 @@ class Chat:
         self._registry = registry
         self._roster = roster
         self._engine = engine
-        self._announcer = Announcer(registry, roster, settings.announce_limit)
+        self._notifier = open_notifier(settings, engine)
+        self._announcer = Announcer(registry, roster, settings.announce_limit, self._notifier.owner_came)
         self._composer = Composer(settings)
         self._posting: dict[str, Answer] = {}  # over HTTP, by draft: who waits for it to be stored
         self.draining = False
@@ -50,6 +52,7 @@ class Chat:
         await self._engine.start(self)
         self._started = True
         await self._announcer.start()
+        self._notifier.start()
 
     async def drain(self, spread: float) -> None:
         """Before the stop: what was accepted goes out, then everybody is told to come back, over `spread` seconds."""
@@ -59,6 +62,7 @@ class Chat:
 
     async def stop(self) -> None:
         """Stores and delivers what was accepted, and frees everything. Safe to call when `start` failed."""
+        await self._notifier.stop()
         await self._announcer.stop()
         await self._engine.stop()
 
@@ -182,7 +186,10 @@ class Chat:
         """Sends stored messages, oldest first, to everyone who is here."""
         datas = [frames.encode_data(message) for message in messages]
         self._history.add(zip(messages, datas, strict=True))
+        metrics.deliveries.inc(len(messages) * self._registry.audience)
         await self._broadcast(Batch([frames.message_frame(data) for data in datas]))
+        if not self._roster.owner_online:
+            self._notifier.hear(messages)
         for message in messages if self._posting else ():
             if answer := self._posting.get(message.id):
                 answer(message)
@@ -196,6 +203,7 @@ class Chat:
             self._history.prune(change.pruned)
         if change.hidden:
             self._history.hide(change.hidden)
+            self._notifier.hide({hiding.seq for hiding in change.hidden})
             await self._broadcast(Batch([frames.hidden_frame(hiding.id) for hiding in change.hidden]))
 
     def _obey(self) -> None:

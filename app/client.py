@@ -83,8 +83,7 @@ class ChatClient:
         self._jitter, self._sleep = jitter, sleep
         self._posts = Posts()
         self._seen: dict[str, None] = {}  # ids, oldest first
-        self._patience = FIRST_PATIENCE
-        self._attempt = 0
+        self._patience, self._attempt = FIRST_PATIENCE, 0
         self._reset()
 
     def _reset(self) -> None:
@@ -212,6 +211,8 @@ class ChatClient:
             self._take_session(frame["data"])
         elif frame["type"] == "message":
             self._take_message(frame["data"])
+        elif frame["type"] == "hidden":
+            self._posts.acknowledge(frame["data"].get("nonce"))
         elif frame["type"] == "error":
             self._take_error(frame["message"], frame["data"])
 

@@ -45,8 +45,18 @@ def show_frame(frame: Frame) -> None:
         say(f"* In the room: {frame['data']['count']}")
     elif frame["type"] == "system":
         say(f"* {frame['data']['content']}")
+    elif frame["type"] == "hidden":
+        say("* The owner, or who wrote it, took a message away.")
+    elif frame["type"] == "room":
+        say(f"* {room_in_words(**frame['data'])}")
     elif frame["type"] == "error" and "nonce" in frame["data"]:
         say(f"* {frame['message']}")
+
+
+def room_in_words(paused: bool, slow_mode: float, owner_online: bool, **_: object) -> str:
+    """Who may write how often, and whether the owner is here."""
+    pace = f"One message every {slow_mode:g} s" if slow_mode else "Everybody can write"
+    return f"{'Only the owner can write' if paused else pace}. The owner is {'here' if owner_online else 'away'}."
 
 
 def show_state(state: State, why: str) -> None:

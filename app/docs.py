@@ -1,7 +1,4 @@
-"""What the service serves for people and their pages: the demo page, the widget, OpenAPI with Swagger UI, and AsyncAPI.
-
-Both documents are made from the models that the endpoints answer with and the wire is decoded with.
-"""
+"""What the service serves for people and their pages: the demo page, the widget, and the documents with Swagger UI."""
 
 from __future__ import annotations
 
@@ -12,17 +9,11 @@ import hashlib
 import html
 import re
 from pathlib import Path
-from typing import Any, get_args
 
-from pydantic import BaseModel
-from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from app.config import Settings
-from app.frames import ServerFrame
-from app.incoming import ClientFrame
-from app.responses import Error, Health, Stats
+from app.documents import asyncapi_document, openapi_document
 
 STATIC = Path(__file__).parent / "static"
 REVALIDATE = {"Cache-Control": "no-cache"}
@@ -123,95 +114,3 @@ async def openapi(request: Request) -> Response:
 async def asyncapi(request: Request) -> Response:
     """The WebSocket API."""
     return JSONResponse(asyncapi_document(request.app.state.settings), headers=REVALIDATE)
-
-
-@functools.lru_cache(maxsize=8)
-def openapi_document(settings: Settings) -> dict[str, Any]:
-    """The HTTP API as an OpenAPI 3.1 document."""
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": settings.app_name,
-            "version": settings.app_version,
-            "summary": "One public chat room.",
-            "description": "Messages travel over the WebSocket at `/ws/chat`; [asyncapi.json](asyncapi.json) says how.",
-        },
-        "servers": [{"url": "/"}],
-        "paths": {
-            "/health": _get("health", "Does the service work?", {"200": Health, "503": Health}),
-            "/api/stats": _get("stats", "How busy is the room?", {"200": Stats}),
-        },
-        "components": {"schemas": _schemas((Health, Stats, Error), "serialization")},
-    }
-
-
-def _get(operation: str, summary: str, answers: dict[str, type[BaseModel]]) -> dict[str, Any]:
-    documented: dict[str, type[BaseModel]] = {**answers, "default": Error}
-    responses = {status: _response(model) for status, model in documented.items()}
-    return {"get": {"operationId": operation, "summary": summary, "responses": responses}}
-
-
-def _response(model: type[BaseModel]) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
-    return {"description": model.__doc__, "content": content}
-
-
-@functools.lru_cache(maxsize=8)
-def asyncapi_document(settings: Settings) -> dict[str, Any]:
-    """The WebSocket API as an AsyncAPI 3.0 document."""
-    client, server = get_args(ClientFrame), get_args(ServerFrame)
-    return {
-        "asyncapi": "3.0.0",
-        "info": {
-            "title": settings.app_name,
-            "version": settings.app_version,
-            "description": "One public chat room. Frames are JSON objects in text frames, told apart by `type`. "
-            "The first frames are `history`, `session` and `user_count`.",
-        },
-        "defaultContentType": "application/json",
-        "channels": {"chat": _channel(settings, (*client, *server))},
-        "operations": {"receive": _operation("receive", client), "send": _operation("send", server)},
-        "components": {
-            "messages": {model.__name__: _message(model) for model in (*client, *server)},
-            "schemas": _schemas(client, "validation") | _schemas(server, "serialization"),
-        },
-    }
-
-
-def _channel(settings: Settings, models: tuple[type[BaseModel], ...]) -> dict[str, Any]:
-    name = {"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "minLength": 1, "maxLength": settings.max_username_length}
-    seq = {"type": "integer", "minimum": 0, "maximum": 2**53, "description": "The newest `seq` seen, on coming back."}
-    epoch = {"type": "string", "description": "The `epoch` of the last session, on coming back."}
-    query = {"type": "object", "required": ["username"], "properties": {"username": name, "epoch": epoch, "since": seq}}
-    return {
-        "address": "/ws/chat",
-        "description": "The room. Offer the subprotocol `chat.v1`.",
-        "messages": {model.__name__: {"$ref": f"#/components/messages/{model.__name__}"} for model in models},
-        "bindings": {"ws": {"method": "GET", "query": query}},
-    }
-
-
-def _operation(action: str, models: tuple[type[BaseModel], ...]) -> dict[str, Any]:
-    return {
-        "action": action,
-        "channel": {"$ref": "#/channels/chat"},
-        "summary": "What a client sends." if action == "receive" else "What the server sends.",
-        "messages": [{"$ref": f"#/channels/chat/messages/{model.__name__}"} for model in models],
-    }
-
-
-def _message(model: type[BaseModel]) -> dict[str, Any]:
-    return {
-        "name": model.model_json_schema()["properties"]["type"]["const"],
-        "summary": model.__doc__,
-        "payload": {"$ref": f"#/components/schemas/{model.__name__}"},
-    }
-
-
-def _schemas(models: tuple[type[BaseModel], ...], mode: JsonSchemaMode) -> dict[str, Any]:
-    wanted = [(model, mode) for model in models]
-    schemas: dict[str, Any] = models_json_schema(wanted, ref_template="#/components/schemas/{model}")[1]["$defs"]
-    for schema in schemas.values():
-        if "const" in schema["properties"].get("type", {}):  # a frame always has its type, though it is a default
-            schema["required"] = list(dict.fromkeys(["type", *schema.get("required", [])]))
-    return schemas

@@ -209,3 +209,8 @@ class RequestTooLarge(RequestRefused):
     code = "request_too_large"
     status = 413
     message = "The body of the request is over 64 KiB."
+
+
+def codes(kind: type[ChatError] = ChatError) -> set[str]:
+    """The code of every refusal."""
+    return set().union(*map(codes, kind.__subclasses__())) or {kind.code}

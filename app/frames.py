@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from app import metrics
 from app.exceptions import ChatError
 from app.message import Message
 
@@ -209,5 +210,6 @@ def hidden_frame(message_id: str, nonce: str | None = None) -> bytes:
 
 def error_frame(error: ChatError, nonce: str | None = None) -> bytes:
     """An ErrorFrame that says what `error` says, and nothing of what the client sent but its nonce."""
+    metrics.refusals.inc(error.code)
     data = ErrorData(code=error.code, nonce=nonce, retry_after=error.retry_after)
     return encode(ErrorFrame(message=str(error), data=data))

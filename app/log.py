@@ -41,7 +41,8 @@ class AccessFilter(logging.Filter):
 
 def _only_repeats(record: logging.LogRecord) -> bool:
     """The uptime monitor's polling, and what `User connected` and `User disconnected` say as well."""
-    polled = record.name == "uvicorn.access" and isinstance(record.args, tuple) and record.args[2:3] == ("/health",)
+    path = record.args[2:3] if record.name == "uvicorn.access" and isinstance(record.args, tuple) else ()
+    polled = path in (("/health",), ("/ready",))
     return polled or "WebSocket %s" in str(record.msg) or record.msg in ("connection open", "connection closed")
 
 

@@ -20,7 +20,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketClose
 
-from app import api, docs, log, owner_api, tasks
+from app import api, docs, exceptions, log, metrics, owner_api, tasks
 from app.chat import Chat
 from app.config import Settings, SettingsError, load_settings
 from app.engines import open_engine
@@ -37,6 +37,9 @@ HOPELESS = 3  # the exit code of a worker that uvicorn and gunicorn don't start 
 
 logger = logging.getLogger(__name__)
 
+metrics.refusals.know(exceptions.codes())
+metrics.closes.know((*exceptions.CloseCode, 1002, 1007))  # the last two: before the room hears of it
+
 ROUTES = [
     Route("/", docs.index),
     Route("/widget.js", docs.widget),
@@ -47,6 +50,7 @@ ROUTES = [
     Route("/asyncapi.json", docs.asyncapi),
     WebSocketRoute("/ws/chat", ChatEndpoint),
     Route("/ready", api.ready),
+    Route("/metrics", owner_api.show_metrics),
     Route("/api/messages", owner_api.post_message, methods=["POST"]),
     Route("/api/messages", owner_api.get_messages),
     Route("/api/messages", owner_api.hide_messages, methods=["DELETE"]),

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
-from app import tasks
+from app import metrics, tasks
 from app.batch import Batch
 from app.exceptions import CloseCode
 
@@ -134,6 +134,7 @@ class QueueOutbox:
         if self._closing is not None:
             return
         self._closing = code
+        metrics.closes.inc(int(code))
         if code is CloseCode.TOO_SLOW:
             self._queue.clear()
         self._timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._give_up)

@@ -5,19 +5,30 @@ Nothing is read, looked up or told before it is clear who asks.
 
 from __future__ import annotations
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import security
+from app import metrics, security
 from app.chat import Chat
 from app.config import Settings
 from app.engines import By, Engine
 from app.exceptions import Hidden, InvalidRequest, InvalidUsername, NotFound
-from app.message import Message
 from app.moderation import Moderation
 from app.requests import NewBan, NewMessage, Page, RoomChange, bearer_of, body_of, handshake_of, query_of
 from app.responses import BanList, BanState, HiddenCount, Messages, StoredMessage, answer
 from app.rules import Ban
+
+
+async def show_metrics(request: Request) -> Response:
+    """What Prometheus scrapes. For everybody with METRICS_PUBLIC=true."""
+    if not metrics.installed:
+        raise NotFound("Metrics need prometheus-client, which is not installed: pip install -r requirements-prod.txt")
+    settings: Settings = request.app.state.settings
+    if not settings.metrics_public:
+        _owners(request)
+    body, content_type = await run_in_threadpool(metrics.render)
+    return Response(body, headers={"Content-Type": content_type})
 
 
 async def post_message(request: Request) -> Response:
@@ -27,7 +38,7 @@ async def post_message(request: Request) -> Response:
     message, new = await chat.post_as_owner(post.content, post.nonce)
     if message.gone and not new:
         raise Hidden
-    return answer(_stored(message), 201 if new else 200)
+    return answer(StoredMessage.of(message), 201 if new else 200)
 
 
 async def get_messages(request: Request) -> Response:
@@ -36,7 +47,7 @@ async def get_messages(request: Request) -> Response:
     page = query_of(request, Page)
     engine: Engine = request.app.state.engine
     found = await engine.page(page.after, page.limit)
-    return answer(Messages(messages=[_stored(message) for message in found]))
+    return answer(Messages(messages=[StoredMessage.of(message) for message in found]))
 
 
 async def hide_message(request: Request) -> Response:
@@ -134,16 +145,3 @@ def _known(ban: Ban | None) -> BanState:
 
 def _state(ban: Ban) -> BanState:
     return BanState(username=ban.username, until=ban.until, address=bool(ban.mark), reason=ban.reason)
-
-
-def _stored(message: Message) -> StoredMessage:
-    return StoredMessage(
-        id=message.id,
-        seq=message.seq,
-        username=message.username,
-        content=message.content,
-        text=message.text,
-        timestamp=message.timestamp,
-        role=message.role,
-        nonce=message.nonce,
-    )

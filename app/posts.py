@@ -1,6 +1,7 @@
 """A client's own posts: those without an answer, oldest first, and which of them may be sent now.
 
-Knows nothing of connections. An acknowledgement is the message itself, coming back with its nonce.
+Knows nothing of connections. An acknowledgement is the message itself, coming back with its nonce, or `hidden`
+with it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import uuid
 WINDOW = 16  # posts on their way at once: resending more in one go would look like a flood
 MAX_FRAME = 65_536  # bytes; a longer one would end the connection
 RETRY = 1.0  # seconds after which a refused post is sent again, where the refusal does not say when
-TRY_AGAIN = ("unavailable", "rate_limited")  # refusals that pass
+TRY_AGAIN = ("unavailable", "rate_limited", "slow_mode")  # refusals that pass
 
 
 class Posts:

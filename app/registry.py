@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from app import metrics
 from app.batch import Batch
 from app.exceptions import ServerFull, TooManyConnections
 from app.limits import Window
@@ -68,6 +69,7 @@ class ConnectionRegistry:
         self._slots.add(connection)
         if limit_key:
             self._addresses[limit_key] += 1
+        metrics.connections.set(len(self._slots))
         return connection
 
     def open(self, connection: Connection, outbox: Outbox) -> None:
@@ -78,6 +80,7 @@ class ConnectionRegistry:
         """Gives the slot back. True: it had been open. Safe to call again."""
         if connection in self._slots:
             self._slots.remove(connection)
+            metrics.connections.set(len(self._slots))
             if key := connection.limit_key:
                 self._addresses[key] -= 1
                 if not self._addresses[key]:
@@ -88,16 +91,23 @@ class ConnectionRegistry:
         """Every connection that is open now."""
         return list(self._outboxes.items())
 
+    @property
+    def audience(self) -> int:
+        """How many connections are open now."""
+        return len(self._outboxes)
+
     def broadcast(self, batch: Batch) -> Iterator[None]:
         """Writes to every connection that is open now, and yields whenever the event loop should have its turn.
 
         Who comes meanwhile is not written to: it got the same frames, or their effect, when it came.
         """
         outboxes = list(self._outboxes.values())
-        turn = self.clock() + BREATH
+        began, spent = self.clock(), 0.0  # without what others do while they have the event loop
         for first in range(0, len(outboxes), 64):
             for outbox in outboxes[first : first + 64]:
                 outbox.write(batch)
-            if self.clock() > turn:
+            if (passed := self.clock() - began) > BREATH:
+                spent += passed
                 yield
-                turn = self.clock() + BREATH
+                began = self.clock()
+        metrics.fan_out_seconds.observe(spent + self.clock() - began)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 from starlette.responses import Response
+
+from app.message import Message
 
 
 class Health(BaseModel):
@@ -35,6 +37,20 @@ class StoredMessage(BaseModel):
     timestamp: float
     role: str
     nonce: str | None = None
+
+    @classmethod
+    def of(cls, message: Message) -> Self:
+        """The message, for the owner."""
+        return cls(
+            id=message.id,
+            seq=message.seq,
+            username=message.username,
+            content=message.content,
+            text=message.text,
+            timestamp=message.timestamp,
+            role=message.role,
+            nonce=message.nonce,
+        )
 
 
 class Messages(BaseModel):

@@ -24,7 +24,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import ChangeReload, Multiprocess
 from uvicorn.supervisors import multiprocess as supervisor
 
-from app import log, main
+from app import log, main, metrics
 from app.config import Settings, load_settings
 from app.incoming import MAX_FRAME
 from app.request_protocol import RequestProtocol
@@ -78,6 +78,7 @@ class Server(uvicorn.Server):
         """
         parent = multiprocessing.parent_process()
         if parent and not parent.is_alive():
+            metrics.orphaned()
             self.handle_exit(signal.SIGTERM, None)
         if not self.out_of_files and counter % 10 == 0:
             try:
@@ -114,6 +115,12 @@ class Worker(supervisor.Process):
         """
         code = super().exitcode
         return 1 if code == STARTUP_FAILURE and Worker.any_started else code
+
+    def join(self) -> None:
+        """Waits for its end, after which its connections are in nobody's count."""
+        super().join()
+        if self.pid:
+            metrics.forget(self.pid)
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         """Serves, on our server. Made before the thread that answers the parent could ask for another one."""
@@ -165,6 +172,7 @@ def run(settings: Settings, listener: socket.socket, reload: bool, log_config: d
 def _run_workers(config: uvicorn.Config, listener: socket.socket) -> None:
     supervisor.Process = Worker  # type: ignore[misc] # it has no other way to name the server
     parent = Multiprocess(config, sockets=[listener])
-    parent.run()
+    with metrics.shared():
+        parent.run()
     if any(worker.exitcode == STARTUP_FAILURE for worker in parent.processes):
         sys.exit(STARTUP_FAILURE)  # it would end as if all were well

@@ -14,14 +14,14 @@ RANKS = {
     "words": 0, "metrics": 0,
     "config": 1, "frames": 1, "incoming": 1, "security": 1, "limits": 1, "credentials": 1, "client": 1, "outbox": 1,
     "engines": 1, "notices": 1,
-    "roster": 2, "history": 2, "composer": 3, "pruner": 2, "responses": 2, "requests": 2, "notifier": 2,
+    "roster": 2, "history": 2, "composer": 3, "pruner": 2, "webhook": 2, "responses": 2, "requests": 2, "notifier": 3,
     "registry": 3, "shared_roster": 3,
-    "admission": 4, "announcer": 4, "heartbeat": 4, "chat": 5, "moderation": 6,
-    "websocket": 7, "api": 7, "owner_api": 7, "docs": 7, "demo_client": 7, "socket_protocol": 7,
+    "admission": 4, "announcer": 4, "heartbeat": 4, "chat": 5, "moderation": 6, "archive": 6,
+    "documents": 6, "websocket": 7, "api": 7, "owner_api": 7, "docs": 7, "demo_client": 7, "socket_protocol": 7,
     "main": 8, "request_protocol": 8, "server": 9, "__main__": 10,
 }  # fmt: skip
 ENGINES = {
-    "drafts": 0, "redis_room": 0, "lock": 0, "writer": 1, "base": 2, "sqlite": 3, "redis": 3, "memory": 4,
+    "sql": 0, "drafts": 0, "redis_room": 0, "lock": 0, "writer": 1, "base": 2, "sqlite": 3, "redis": 3, "memory": 4,
     "__init__": 5,
 }  # fmt: skip
 EDGE = ("websocket", "requests", "responses", "api", "owner_api", "docs", "main")
@@ -46,8 +46,8 @@ def imported(path: Path) -> Iterator[str]:
             module = node.module or ""
             if module in ("app", "app.engines") and path.parent.name != "engines":
                 yield from (f"app.{alias.name}" if module == "app" else module for alias in node.names)
-            elif module == "app":
-                yield from (f"app.{alias.name}" for alias in node.names)
+            elif module in ("app", "app.engines"):
+                yield from (f"{module}.{alias.name}" for alias in node.names)
             else:
                 yield module
 

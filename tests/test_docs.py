@@ -15,18 +15,21 @@ from typing import Any, get_args
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from pydantic import BaseModel
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from app import frames
+from app import frames, incoming
 from app.config import Settings
-from app.docs import asyncapi_document, openapi_document
+from app.documents import OPERATIONS, asyncapi_document, openapi_document
 from app.frames import ServerFrame
 from app.incoming import ClientFrame
+from app.main import ROUTES
 from app.responses import Error, Health, Stats
 from tests.conftest import need_service
 
 NewClient = Callable[..., TestClient]
 MODELS: tuple[type[BaseModel], ...] = (*get_args(ClientFrame), *get_args(ServerFrame))
+PAGES = {("GET", path) for path in ("/", "/widget.js", "/owner.js", "/docs", "/openapi.json", "/asyncapi.json")}
 PARSER = "@asyncapi/parser@3.6.3"
 CACHE = Path(__file__).parent / ".cache" / "asyncapi"
 SCRIPT = """
@@ -81,7 +84,10 @@ def test_openapi_is_valid(settings: Settings) -> None:
 
 def test_openapi_names_every_json_endpoint_and_its_answers(settings: Settings) -> None:
     document = openapi_document(settings)
-    assert set(document["paths"]) == {"/health", "/api/stats"}
+    served = {(method, route.path) for route in ROUTES if isinstance(route, Route) for method in route.methods or ()}
+    described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert described == {(method, path) for method, path in served if method != "HEAD"} - PAGES
+    assert len(OPERATIONS) == len(described)
     for path, model in (("/health", Health), ("/api/stats", Stats)):
         responses = document["paths"][path]["get"]["responses"]
         assert schema_of(document, responses["200"])["properties"].keys() == model.model_fields.keys()
@@ -110,7 +116,7 @@ def test_asyncapi_covers_every_frame(settings: Settings) -> None:
 def test_every_frame_model_is_in_one_of_the_unions() -> None:
     declared = {
         model
-        for model in vars(frames).values()
+        for model in (*vars(frames).values(), *vars(incoming).values())
         if isinstance(model, type) and issubclass(model, BaseModel) and "type" in model.model_fields
     }
     assert declared == set(MODELS)

@@ -16,7 +16,8 @@ from app.engines import Engine, drafts, open_engine, writer
 from app.engines.memory import MemoryEngine
 from app.engines.redis import RedisEngine
 from app.engines.redis_room import RedisRoom
-from app.engines.sqlite import BY_NONCE, PAIR, SCHEMA, SQLiteEngine
+from app.engines.sql import BY_NONCE, PAIR, SCHEMA
+from app.engines.sqlite import SQLiteEngine
 from app.exceptions import ChatError, NonceReused, StoreError, Unavailable
 from app.message import Change, Draft, Hiding, Message
 from tests.fakes import draft
@@ -418,14 +419,14 @@ async def test_sqlite_leaves_a_foreign_file_as_it_is(tmp_path: Path, version: in
 
 
 async def test_sqlite_works_in_one_thread_which_ends(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
     room = await opened(sqlite_engine(tmp_path))
-    assert len([thread for thread in threading.enumerate() if thread.name.startswith("sqlite")]) == 1
+    (thread,) = set(threading.enumerate()) - before
+    assert thread.name.startswith("sqlite")
     room.publish(draft("one"))
     await room.engine.stop()
-    for thread in threading.enumerate():
-        if thread.name.startswith("sqlite"):
-            await asyncio.to_thread(thread.join, 5)
-            assert not thread.is_alive()
+    await asyncio.to_thread(thread.join, 5)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(

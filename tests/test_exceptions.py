@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from app.exceptions import (
     ChatError,
     CloseCode,
     ConnectionRefused,
+    InvalidRequest,
     InvalidUsername,
     MessageTooLong,
+    NotFound,
     RateLimited,
+    RequestRefused,
     ServerFull,
+    SlowMode,
 )
 
 # The contract's table of close codes, with "any other 1xxx" for 1011.
@@ -31,10 +37,15 @@ RECONNECT = {
 CONTRACT_CODES = {
     "server_full", "too_many_connections", "rate_limited", "invalid_username", "invalid_token", "username_reserved",
     "username_taken", "banned", "invalid_frame", "unsupported_data", "empty_message", "message_too_long",
-    "blocked_content", "nonce_reused", "unavailable",
+    "blocked_content", "nonce_reused", "unavailable", "paused", "slow_mode",
 }  # fmt: skip
-ARGUMENTS: dict[type[ChatError], tuple[float, ...]] = {
+HTTP_CODES = {"unauthorized": 401, "forbidden": 403, "not_found": 404, "hidden": 410, "invalid_request": 422}
+HTTP_CODES["request_too_large"] = 413
+ARGUMENTS: dict[type[ChatError], tuple[Any, ...]] = {
     RateLimited: (1.5,),
+    SlowMode: (1.5,),
+    NotFound: ("There is nothing.",),
+    InvalidRequest: ("limit", "That is too much."),
     MessageTooLong: (1001, 1000),
     InvalidUsername: (50,),
 }
@@ -44,11 +55,11 @@ def kinds(root: type[ChatError] = ChatError) -> list[type[ChatError]]:
     return [kind for child in root.__subclasses__() for kind in (child, *kinds(child))]
 
 
-CONCRETE = [kind for kind in kinds() if kind is not ConnectionRefused]
+CONCRETE = [kind for kind in kinds() if kind not in (ConnectionRefused, RequestRefused)]
 
 
 def made(kind: type[ChatError]) -> ChatError:
-    return kind(*ARGUMENTS.get(kind, ()))  # type: ignore[arg-type] # each kind takes its own
+    return kind(*ARGUMENTS.get(kind, ()))
 
 
 @pytest.mark.parametrize("code", list(CloseCode))
@@ -64,7 +75,7 @@ def test_close_code_of_the_contract_is_known(code: int) -> None:
 @pytest.mark.parametrize("kind", CONCRETE)
 def test_chat_error_has_a_code_of_the_contract_and_a_sentence(kind: type[ChatError]) -> None:
     error = made(kind)
-    assert error.code in CONTRACT_CODES
+    assert error.code in CONTRACT_CODES or HTTP_CODES[error.code] == error.status
     assert str(error)[0].isupper()
     assert str(error).endswith(".")
     assert error.retry_after is None or error.retry_after > 0

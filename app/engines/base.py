@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal, Protocol
 
-from app import tasks
+from app import metrics
 from app.engines.drafts import Pending, refuse
-from app.engines.writer import PATIENCE, Writer
+from app.engines.writer import Writer
 from app.exceptions import NonceReused, StoreError
 from app.message import Change, Draft, Hiding, Message
 
@@ -62,7 +62,6 @@ class Engine(Writer):
     def __init__(self, keep: int, batch_bytes: int) -> None:
         super().__init__(batch_bytes)
         self.keep = keep
-        self._writer: asyncio.Task[None] | None = None
 
     async def start(self, listener: Listener) -> None:
         """Opens the store. Tells the newest `keep` messages, then everything as it is stored, in `seq` order.
@@ -71,7 +70,7 @@ class Engine(Writer):
         """
         self._listener = listener
         listener.renew(*await self._open())
-        self._writer = tasks.spawn(self._write(), "engine writer")
+        self._begin()
 
     async def page(self, after: int, limit: int) -> list[Message]:
         """The oldest messages after a seq, as far as they are neither hidden nor pruned. Raises StoreError."""
@@ -103,21 +102,6 @@ class Engine(Writer):
         """Puts new rules in the place of old ones; False if it is others that hold. Raises StoreError."""
         return await self._do(partial(self._change, Change(rules=new), old))
 
-    async def stop(self) -> None:
-        """Stores and delivers what was accepted, then closes the store. Safe to call when `start` failed."""
-        self._stopping = True
-        self._wake.set()
-        try:
-            async with asyncio.timeout(2 * PATIENCE):
-                if self._writer:
-                    await asyncio.wait({self._writer})
-                await self._close()
-        except TimeoutError:
-            logger.error("The store does not answer, so it is left as it is")
-        finally:
-            if self._writer:
-                await tasks.end(self._writer)
-
     @abstractmethod
     async def _open(self) -> tuple[list[Message], list[Hiding]]:
         """Opens the store, sets what holds from `start` on, returns what `Listener.renew` is told."""
@@ -136,10 +120,6 @@ class Engine(Writer):
     @abstractmethod
     async def _apply(self, change: Change, old: str) -> bool:
         """Stores a change, durably; False when it is not `old` rules that its own would replace. Raises StoreError."""
-
-    @abstractmethod
-    async def _close(self) -> None:
-        """Frees everything that `_open` took."""
 
     async def _hide(self, messages: Sequence[Message]) -> None:
         await self._change(Change(tuple(Hiding(message.seq, message.id, self.seq) for message in messages)))
@@ -165,6 +145,7 @@ class Engine(Writer):
         self._note(None)
         new = [message for message, draft in zip(messages, drafts, strict=True) if message.id == draft.id]
         if new:
+            metrics.messages.inc(len(new))
             await self._hand_out(new)
         for message, (draft, _, answer) in zip(messages, batch, strict=False):  # batch is empty when it was refused
             if message.id != draft.id:

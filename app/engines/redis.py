@@ -13,7 +13,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from app import tasks
+from app import metrics, tasks
 from app.engines.base import FIRST, LAST, By, Engine, Listener
 from app.engines.redis_room import READ_SECONDS, Entry, Found, Position, Record, RedisRoom
 from app.engines.writer import PATIENCE
@@ -77,7 +77,8 @@ class RedisEngine(Engine):
         while True:
             epoch = self.epoch
             try:
-                messages = await self.room.store(epoch, drafts, self.seq)
+                with metrics.storing(len(drafts)):
+                    messages = await self.room.store(epoch, drafts, self.seq)
                 break
             except StoreError:
                 if not drafts or not self.healthy:

@@ -62,7 +62,7 @@ class RedisRoom:
         # A blocking read needs a connection, and a patience, of its own.
         self._reader = Redis.from_url(url, socket_timeout=READ_SECONDS + TIMEOUT, **options)
         self._open, self._store, self._change = map(self._script, ("open", "store", "change"))
-        self._presence = self._script("presence")
+        self._presence, self._notice = map(self._script, ("presence", "notice"))
 
     def _script(self, name: str) -> Any:
         return self._client.register_script((Path(__file__).parent / f"{name}.lua").read_text())
@@ -135,6 +135,11 @@ class RedisRoom:
         entry = await self._answer(self._client.hget(PREFIX + "names", username.lower()))
         return cast(dict[str, Any], json.loads(entry)) if entry else None
 
+    async def claim_notice(self, seq: int, quiet: float) -> tuple[float, int]:
+        """As notifier.Claim, with the quiet time in seconds."""
+        wait, told = await self._run(self._notice, ["room"], [seq, int(1000 * quiet)])
+        return wait / 1000, told
+
     async def presence(
         self, worker: str, operations: list[Any], turn: int, version: int, settings: Sequence[int | str]
     ) -> Any:
@@ -146,6 +151,28 @@ class RedisRoom:
         arguments = [PREFIX + "at:", worker, json.dumps(operations), turn, version, *settings, KEEP_EVENTS]
         reply = await self._run(self._presence, keys, arguments)
         return (reply[0], reply[1], bool(reply[2]), json.loads(reply[3])) if reply else None
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """All that is stored, oldest first, also beside running servers."""
+        epoch = await self._answer(self._client.hget(PREFIX + "room", "epoch"))
+        async for record in self.oldest(epoch.decode() if epoch else "", 0, 2**63 - 1):
+            if isinstance(record.content, Message):
+                yield record.content
+
+    async def claim(self) -> None:
+        """Raises StoreError when a server is there."""
+        now = await self._answer(self._client.time())
+        if await self._answer(self._client.zcount(PREFIX + "workers", 1000 * now[0], "+inf")):
+            raise StoreError(f"{self._name} is in use. Stop the servers first; who was killed counts for 9 s.")
+
+    async def wipe(self) -> None:
+        """Deletes everything."""
+        await self.claim()
+        cursor = None
+        while cursor != 0:
+            cursor, keys = await self._answer(self._client.scan(cursor or 0, PREFIX + "*", PAGE))
+            if keys:
+                await self._answer(self._client.delete(*keys))
 
     async def last_event(self) -> bytes:
         """The id of the newest event."""

@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import operator
+import os
 import secrets
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from app.engines.base import By, Engine
+from app import metrics
+from app.engines import sql
+from app.engines.base import FIRST, LAST, By, Engine
 from app.engines.drafts import number
 from app.engines.lock import Lock
 from app.exceptions import StoreError
@@ -30,59 +33,6 @@ ADVICE = (
     "Stop that one, or give this one a file of its own (ENGINE_URL=sqlite:///…). Several workers can't share a file: "
     "start with a single worker, or set ENGINE_URL=redis://…"
 )
-
-# Step n takes a database from schema version n to n + 1; steps are only ever added.
-SCHEMA = (
-    """
-    CREATE TABLE room (epoch TEXT NOT NULL, secret TEXT NOT NULL, probes INTEGER NOT NULL);
-    CREATE TABLE message (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL,
-        session TEXT NOT NULL,
-        username TEXT NOT NULL,
-        content TEXT NOT NULL,
-        text TEXT NOT NULL,
-        timestamp REAL NOT NULL,
-        nonce TEXT,
-        role TEXT NOT NULL
-    );
-    CREATE UNIQUE INDEX message_by_nonce ON message (session, nonce) WHERE nonce IS NOT NULL;
-    """,
-    """
-    ALTER TABLE room ADD COLUMN rules TEXT NOT NULL DEFAULT '';
-    ALTER TABLE room ADD COLUMN pruned INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE message ADD COLUMN hidden INTEGER;
-    CREATE INDEX message_by_hiding ON message (hidden) WHERE hidden IS NOT NULL;
-    """,
-)
-NEW_ROOM = "INSERT INTO room (epoch, secret, probes) VALUES (?, ?, 0)"
-ROOM = "SELECT epoch, secret, rules, pruned FROM room"
-# AUTOINCREMENT keeps the highest seq ever given here, also when that message is gone.
-LAST_SEQ = "SELECT seq FROM sqlite_sequence WHERE name = 'message'"
-PROBE = "UPDATE room SET probes = probes + 1"
-# One statement a batch, because the thread must wait for the interpreter after each.
-INSERT = "INSERT INTO message (id, session, username, content, text, timestamp, nonce, role, seq) VALUES "
-ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
-SELECT = "SELECT id, session, username, content, text, timestamp, nonce, role, seq FROM message"
-# CROSS JOIN: from the pairs to the index, where IN would look through the whole table.
-BY_NONCE = "WITH asked (by, mark) AS (VALUES %s) " + SELECT.replace(
-    "FROM message", "FROM asked CROSS JOIN message ON session = asked.by AND nonce = asked.mark"
-)
-PAIR = "(?, ?)"
-# A message without text is gone: only its nonce is still to be known, and for the returning that it was hidden.
-NEWEST = SELECT + " WHERE text != '' ORDER BY seq DESC LIMIT ?"
-PAGE = SELECT + " WHERE seq > ? AND seq < ? AND text != '' ORDER BY seq LIMIT ?"
-FIND = SELECT + " WHERE seq > ? AND seq < ? AND text != '' AND %s = ? COLLATE NOCASE ORDER BY seq DESC LIMIT ?"
-HIDINGS = "SELECT seq, id, hidden FROM message WHERE hidden >= ? ORDER BY hidden, seq"
-HIDE = "UPDATE message SET hidden = ?, username = '', content = '', text = '' WHERE seq = ?"
-AMEND = "UPDATE room SET rules = ? WHERE rules = ?"
-FORGET = "UPDATE message SET username = '', content = '', text = '' WHERE seq > (SELECT pruned FROM room) AND seq <= ?"
-PRUNED = "UPDATE room SET pruned = max(pruned, ?)"
-DROP = (
-    "DELETE FROM message WHERE seq IN (SELECT seq FROM message WHERE seq <= ? ORDER BY seq LIMIT ?) AND timestamp < ?"
-)
-DROP_STEP = 2000  # rows at once: more than are pruned at once, so that what stayed for its nonce goes in time
-NONCE_SECONDS = 2 * 24 * 3600.0  # how long a nonce is known: the wire contract's 24 h and a reserve
 
 
 class SQLiteEngine(Engine):
@@ -114,16 +64,16 @@ class SQLiteEngine(Engine):
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")  # what is hidden or pruned is not to be found in the file
         _migrate(db, version)
-        self.epoch, self.secret, self.rules, self.pruned = db.execute(ROOM).fetchone()
-        self.seq = (db.execute(LAST_SEQ).fetchone() or (0,))[0]
-        past = [Message(*row) for row in reversed(db.execute(NEWEST, (self.keep,)).fetchall())]
+        self.epoch, self.secret, self.rules, self.pruned = db.execute(sql.ROOM).fetchone()
+        self.seq = (db.execute(sql.LAST_SEQ).fetchone() or (0,))[0]
+        past = [Message(*row) for row in reversed(db.execute(sql.NEWEST, (self.keep,)).fetchall())]
         since = past[0].seq if len(past) == self.keep else self.pruned
-        return past, [Hiding(*row) for row in db.execute(HIDINGS, (since,))]
+        return past, [Hiding(*row) for row in db.execute(sql.HIDINGS, (since,))]
 
     def _check_version(self, db: sqlite3.Connection) -> int:
         version: int = db.execute("PRAGMA user_version").fetchone()[0]
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if version > len(SCHEMA) or (not tables >= {"room", "message"} if version else tables):
+        if version > len(sql.SCHEMA) or (not tables >= {"room", "message"} if version else tables):
             raise StoreError(
                 f"{self._path} was not made by this program, or by a newer version of it. "
                 "Name another file in ENGINE_URL, or install the newer version."
@@ -131,18 +81,19 @@ class SQLiteEngine(Engine):
         return version
 
     async def _store(self, drafts: list[Draft]) -> list[Message]:
-        return await self._in_thread(lambda: self._insert_all(drafts))
+        with metrics.storing(len(drafts)):
+            return await self._in_thread(lambda: self._insert_all(drafts))
 
     def _insert_all(self, drafts: list[Draft]) -> list[Message]:
         with _transaction(self._connection()) as db:
             if not drafts:
-                db.execute(PROBE)
+                db.execute(sql.PROBE)
             messages = number(drafts, self.seq, _with_nonces(db, [draft for draft in drafts if draft.nonce]))
             _insert(db, [message for message in messages if message.seq > self.seq])
         return messages
 
     async def _find(self, after: int, before: int, limit: int, by: By | None = None, value: str = "") -> list[Message]:
-        query = FIND % by if by else PAGE
+        query = sql.FIND % by if by else sql.PAGE
         bounds = (after, before, value, limit) if by else (after, before, limit)
         return await self._in_thread(lambda: [Message(*row) for row in self._connection().execute(query, bounds)])
 
@@ -151,13 +102,13 @@ class SQLiteEngine(Engine):
 
     def _change_all(self, change: Change, old: str) -> bool:
         with _transaction(self._connection()) as db:
-            if change.rules is not None and not db.execute(AMEND, (change.rules, old)).rowcount:
+            if change.rules is not None and not db.execute(sql.AMEND, (change.rules, old)).rowcount:
                 return False
-            db.executemany(HIDE, [(hiding.at, hiding.seq) for hiding in change.hidden])
+            db.executemany(sql.HIDE, [(hiding.at, hiding.seq) for hiding in change.hidden])
             if change.pruned:
-                db.execute(FORGET, (change.pruned,))
-                db.execute(DROP, (change.pruned, DROP_STEP, time.time() - NONCE_SECONDS))
-                db.execute(PRUNED, (change.pruned,))
+                db.execute(sql.FORGET, (change.pruned,))
+                db.execute(sql.DROP, (change.pruned, sql.DROP_STEP, time.time() - sql.NONCE_SECONDS))
+                db.execute(sql.PRUNED, (change.pruned,))
         if change.hidden or change.pruned:
             db.execute("PRAGMA incremental_vacuum").fetchall()
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -192,19 +143,19 @@ def _let_shrink(db: sqlite3.Connection) -> None:
 
 def _migrate(db: sqlite3.Connection, version: int) -> None:
     with _transaction(db):
-        for number, step in enumerate(SCHEMA[version:], version):
+        for number, step in enumerate(sql.SCHEMA[version:], version):
             for statement in filter(str.strip, step.split(";")):
                 db.execute(statement)
             if number == 0:
-                db.execute(NEW_ROOM, (str(uuid.uuid4()), secrets.token_hex(32)))
-        db.execute(f"PRAGMA user_version = {len(SCHEMA)}")
+                db.execute(sql.NEW_ROOM, (str(uuid.uuid4()), secrets.token_hex(32)))
+        db.execute(f"PRAGMA user_version = {len(sql.SCHEMA)}")
 
 
 def _with_nonces(db: sqlite3.Connection, drafts: list[Draft]) -> dict[tuple[str, str], Message]:
     if not drafts:
         return {}
     pairs = [value for draft in drafts for value in (draft.session, draft.nonce)]
-    rows = db.execute(BY_NONCE % ", ".join([PAIR] * len(drafts)), pairs)
+    rows = db.execute(sql.BY_NONCE % ", ".join([sql.PAIR] * len(drafts)), pairs)
     found = [Message(*row) for row in rows]
     return {(message.session, message.nonce): message for message in found if message.nonce}
 
@@ -213,7 +164,7 @@ def _insert(db: sqlite3.Connection, messages: list[Message]) -> None:
     new = {message.seq: message for message in messages}  # a nonce may stand in one batch twice
     if new:
         values = [value for message in new.values() for value in _columns(message)]
-        db.execute(INSERT + ", ".join([ROW] * len(new)), values)
+        db.execute(sql.INSERT + ", ".join([sql.ROW] * len(new)), values)
 
 
 _columns = operator.attrgetter("id", "session", "username", "content", "text", "timestamp", "nonce", "role", "seq")
@@ -242,3 +193,36 @@ def _faults_of(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {error}. Restore a copy, or name another file in ENGINE_URL.") from error
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}. Make its directory writable, or change ENGINE_URL.") from error
+
+
+class SQLiteArchive:
+    """A file without its engine. Everything raises StoreError."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._lock = Lock(Path(f"{path}.lock"), 0.0)
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """All that is stored, oldest first, also beside a running server."""
+        if not self._path.is_file():
+            raise StoreError(f"{self._path} does not exist. Check ENGINE_URL, and from which directory you start.")
+        uri = f"{self._path.absolute().as_uri()}?mode=ro"
+        with _faults_of(self._path), contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+            for row in db.execute(sql.PAGE, (FIRST, LAST, -1)):
+                yield Message(*row)
+
+    async def claim(self) -> None:
+        """Keeps servers off until `close`; an error when one is there."""
+        with _faults_of(self._path):
+            await self._lock.take(str(self._path), "Stop the server first.")
+
+    async def wipe(self) -> None:
+        """Deletes everything."""
+        with _faults_of(self._path):
+            for part in ("-wal", "-shm", ""):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{self._path}{part}")
+
+    async def close(self) -> None:
+        """Frees what was taken. Safe to call again."""
+        self._lock.release()

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from app import tasks
 from app.engines.drafts import Answer, Drafts, Pending, refuse
 from app.exceptions import StoreError, Unavailable
 from app.message import Draft
@@ -41,6 +42,7 @@ class Writer(ABC):
         self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
+        self._task: asyncio.Task[None] | None = None
 
     def publish(self, draft: Draft, answer: Answer) -> None:
         """Queues a draft and returns at once. Raises Unavailable when too many wait already.
@@ -60,9 +62,31 @@ class Writer(ABC):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), PATIENCE)
 
+    async def stop(self) -> None:
+        """Stores and delivers what was accepted, then closes the store. Safe to call when `start` failed."""
+        self._stopping = True
+        self._wake.set()
+        try:
+            async with asyncio.timeout(2 * PATIENCE):
+                if self._task:
+                    await asyncio.wait({self._task})
+                await self._close()
+        except TimeoutError:
+            logger.error("The store does not answer, so it is left as it is")
+        finally:
+            if self._task:
+                await tasks.end(self._task)
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Closes the store."""
+
     @abstractmethod
     async def _write_batch(self, batch: list[Pending]) -> None:
         """Stores a batch, or refuses it. An empty one tries whether the store can be written to. Never raises."""
+
+    def _begin(self) -> None:
+        self._task = tasks.spawn(self._write(), "engine writer")
 
     async def _do(self, act: Callable[[], Awaitable[T]]) -> T:
         """Has the writer do something between two batches, in order with what it delivers. Raises StoreError."""
