@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m app", description="Serves the chat. Settings: see .env.example.")
     parser.add_argument("--reload", action="store_true", help="start again whenever the code changes")
     parser.add_argument("--workers", metavar="N", help="how many processes, whatever WORKERS says; needs Redis")
-    commands = parser.add_subparsers(dest="command", metavar="export | wipe")
+    commands = parser.add_subparsers(dest="command", metavar="[export | wipe]")
     commands.add_parser("export", help="write all messages to standard output, as JSON lines; the server may run")
     wiping = commands.add_parser("wipe", help="delete everything that is stored; asks first, with the server stopped")
     wiping.add_argument("--yes", action="store_true", help="don't ask")

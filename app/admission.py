@@ -70,19 +70,16 @@ class Admission:
         name = security.check_username(handshake.username, self._settings.max_username_length)
         self._credentials.check_reserved(name)
         session = self._credentials.session_of(bearer, name) or str(uuid.uuid4())
-        mark = self.mark(handshake.limit_key)
-        newcomer = Session(name, handshake.address, session, handshake.provable, mark=mark)
-        self._check_ban(newcomer, mark)
+        newcomer = Session(name, handshake.address, session, handshake.provable, limit_key=handshake.limit_key)
+        if self.is_banned(newcomer, handshake.limit_key):
+            raise Banned
         return newcomer
 
-    def _check_ban(self, session: Session, mark: str) -> None:
-        if session.role != "owner" and self.rules.refuse(session.username, session.id, mark):
-            raise Banned
-
-    def check_ban(self, connection: Connection) -> None:
-        """Once more, for who was still on the way in when the ban came. Raises Banned."""
-        if self.rules.bans:
-            self._check_ban(connection.session, self.mark(connection.limit_key))
+    def is_banned(self, session: Session, limit_key: str | None) -> bool:
+        """Whether a session is kept out, or who comes from this address. (The owner never is.)"""
+        if session.role == "owner" or not self.rules.bans:
+            return False
+        return self.rules.refuse(session.username, session.id, self.mark(limit_key))
 
     def _note_wrong_token(self, handshake: Handshake) -> NoReturn:
         logger.warning("Wrong owner token from %s", handshake.address)
@@ -94,7 +91,7 @@ class Admission:
 
         That is the server's own machine, a proxy that is trusted, and one that is not known to be a proxy.
         """
-        if limit_key is None or security.is_trusted(limit_key, self._settings.forwarded_allow_ips):
+        if limit_key is None or security.is_shared(limit_key, self._settings.forwarded_allow_ips):
             return ""
         return self._credentials.mark(limit_key)
 

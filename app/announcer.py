@@ -82,23 +82,13 @@ class Announcer:
         """Ends the connections of a session whose name turned out to be another's, after an outage of the store."""
         self._dismiss(lambda connection: connection.session is session, UsernameTaken(), UsernameTaken.close_code)
 
-    def obey(self, rules: Rules, mark: Callable[[str | None], str]) -> None:
-        """The owner's rules are others: tells everybody soon, and ends the connections of who is banned now.
-
-        `mark` tells what an address is banned by.
-        """
+    def obey(self, rules: Rules, is_banned: Callable[[Session, str | None], bool]) -> None:
+        """The owner's rules are others: tells everybody soon, and ends the connections of who is banned now."""
         if (rules.paused, rules.slow_mode) != (self._rules.paused, self._rules.slow_mode):
             self._room_changed = True
             self._changed.set()
         self._rules = rules
-
-        def banned(connection: Connection) -> bool:
-            session = connection.session
-            key = mark(connection.limit_key)
-            return session.role != "owner" and rules.refuse(session.username, session.id, key)
-
-        if rules.bans:
-            self._dismiss(banned, Banned(), CloseCode.REMOVED)
+        self._dismiss(lambda one: is_banned(one.session, one.limit_key), Banned(), CloseCode.REMOVED)
 
     async def send_away(self, spread: float) -> None:
         """Tells everybody to come back (1012), over `spread` seconds."""

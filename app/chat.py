@@ -18,7 +18,7 @@ from app.composer import Composer
 from app.config import Settings
 from app.credentials import OWNER_SESSION, Handshake
 from app.engines import Answer, Engine
-from app.exceptions import ChatError, Unavailable, UsernameTaken
+from app.exceptions import Banned, ChatError, Unavailable, UsernameTaken
 from app.history import History
 from app.message import Change, Draft, Hiding, Message
 from app.notifier import open_notifier
@@ -107,7 +107,8 @@ class Chat:
         session = connection.session
         if session.refused:
             raise UsernameTaken
-        self.admission.check_ban(connection)
+        if self.admission.is_banned(session, connection.limit_key):  # since it was let in at the door
+            raise Banned
         history = self._history.frame(since if epoch == self._engine.epoch else None)
         outbox.write(Batch([history, self._session_frame(session), self._announcer.count_frame()]))
         self._registry.open(connection, outbox)
@@ -209,7 +210,7 @@ class Chat:
     def _obey(self) -> None:
         rules = Rules.parse(self._engine.rules)
         self.admission.obey(rules)
-        self._announcer.obey(rules, self.admission.mark)
+        self._announcer.obey(rules, self.admission.is_banned)
 
     def renew(self, past: Sequence[Message], hidden: Sequence[Hiding]) -> None:
         """The store was opened, or is another one now: then whoever knows the other one is sent back to the door."""

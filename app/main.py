@@ -51,16 +51,12 @@ ROUTES = [
     WebSocketRoute("/ws/chat", ChatEndpoint),
     Route("/ready", api.ready),
     Route("/metrics", owner_api.show_metrics),
-    Route("/api/messages", owner_api.post_message, methods=["POST"]),
-    Route("/api/messages", owner_api.get_messages),
-    Route("/api/messages", owner_api.hide_messages, methods=["DELETE"]),
-    Route("/api/messages/mine", owner_api.erase_mine, methods=["DELETE"]),
-    Route("/api/messages/{id}", owner_api.hide_message, methods=["DELETE"]),
-    Route("/api/bans", owner_api.get_bans),
-    Route("/api/bans/{username}", owner_api.get_ban),
-    Route("/api/bans/{username}", owner_api.put_ban, methods=["PUT"]),
-    Route("/api/bans/{username}", owner_api.lift_ban, methods=["DELETE"]),
-    Route("/api/room", owner_api.change_room, methods=["PATCH"]),
+    Route("/api/messages", owner_api.MessagesEndpoint),
+    Route("/api/messages/mine", owner_api.MineEndpoint),
+    Route("/api/messages/{id}", owner_api.MessageEndpoint),
+    Route("/api/bans", owner_api.BansEndpoint),
+    Route("/api/bans/{username}", owner_api.BanEndpoint),
+    Route("/api/room", owner_api.RoomEndpoint),
 ]
 
 

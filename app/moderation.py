@@ -40,7 +40,8 @@ class Moderation:
         """
         if username.lower() == self._owner.lower():
             raise InvalidRequest("username", "This is the owner's own name. Ban somebody else.")
-        session, mark = await self._roster.find(username) or (await self._last_session(username), "")
+        session, limit_key = await self._roster.find(username) or (await self._last_session(username), None)
+        mark = self._chat.admission.mark(limit_key)
         before = self.rules.ban(username)
         ban = Ban(
             username=username,

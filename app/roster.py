@@ -24,7 +24,7 @@ Event = Literal["user_joined", "user_left"]
 class Session:
     """One user, connected any number of times (tabs).
 
-    `provable`: its client knows tokens. `mark`: of its newest address (Credentials.mark). `present`: the others take
+    `provable`: its client knows tokens. `limit_key`: of its newest address. `present`: the others take
     it to be here, which goes on for a moment after its last connection ended. `held_until`: when its name is free again
     after that, on the roster's clock. `granted`: the other workers' word on the name, where there are any.
     """
@@ -34,7 +34,7 @@ class Session:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     provable: bool = False
     role: str = "visitor"
-    mark: str = ""
+    limit_key: str | None = None
     connections: int = 0
     present: bool = False
     held_until: float = 0.0
@@ -82,10 +82,10 @@ class Roster:
     def renew(self) -> None:
         """The store is another one now, which is nothing to this process's own sessions."""
 
-    async def find(self, username: str) -> tuple[str, str] | None:
-        """Session id and mark of who has a name, or had it a moment ago. Raises StoreError."""
+    async def find(self, username: str) -> tuple[str, str | None] | None:
+        """Session id and limit key of who has a name, or had it a moment ago. Raises StoreError."""
         session = self._sessions.get(username.lower())
-        return (session.id, session.mark) if session else None
+        return (session.id, session.limit_key) if session else None
 
     async def claim(self, newcomer: Session) -> Session:
         """The session that a newcomer belongs to, for one more connection, which `release` gives back.
@@ -98,7 +98,7 @@ class Roster:
                 raise UsernameTaken
             self._leave_now(holder)  # which frees the name
         session = self._sessions.setdefault(newcomer.username.lower(), newcomer)
-        session.mark = newcomer.mark
+        session.limit_key = newcomer.limit_key
         self._arrive(session)
         return session
 

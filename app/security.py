@@ -16,6 +16,7 @@ import bleach
 
 from app.exceptions import BlockedContent, EmptyMessage, InvalidUsername, MessageTooLong
 
+LOOPBACK = ("127.0.0.0/8", "::1")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _USERNAME = re.compile(r"[A-Za-z0-9_-]+")
 _NEWLINE = re.compile(r"\r\n?")
@@ -69,14 +70,11 @@ def limit_key(host: str, hidden: bool) -> str | None:
     return str(ipaddress.ip_network((address, 64), strict=False) if address.version == 6 else address)
 
 
-def is_trusted(key: str, proxies: Sequence[str]) -> bool:
-    """Whether a limit key is this machine's, or has one of these proxies (addresses or networks) in it."""
-    network = ipaddress.ip_network(key)
-    return network.is_loopback or any(
-        network.overlaps(proxy)
-        for proxy in (ipaddress.ip_network(proxy, strict=False) for proxy in proxies)
-        if proxy.version == network.version
-    )
+def is_shared(key: str, proxies: Sequence[str]) -> bool:
+    """Whether a limit key may be many people's: it has this machine in it, or one of these addresses or networks."""
+    own = ipaddress.ip_network(key)
+    networks = [ipaddress.ip_network(network, strict=False) for network in (*LOOPBACK, *proxies)]
+    return any(network.version == own.version and network.overlaps(own) for network in networks)
 
 
 def check_username(raw: str | None, max_length: int) -> str:

@@ -44,7 +44,7 @@ class Operation(NamedTuple):
         """As presence.lua takes it."""
         if not (session := self.session):
             return [self.verb]
-        proof = [session.id, session.address, session.provable, session.mark]
+        proof = [session.id, session.address, session.provable, session.limit_key or ""]
         return [self.verb, session.username, *(proof if self.verb == "claim" else ())]
 
 
@@ -88,10 +88,10 @@ class SharedRoster(Roster):
         self._operations, self._version = deque([Operation("begin"), *claims]), 0
         self._wake.set()
 
-    async def find(self, username: str) -> tuple[str, str] | None:
+    async def find(self, username: str) -> tuple[str, str | None] | None:
         """As Roster has it, for all workers."""
         holder = await self._engine.room.holder(username)
-        return (holder["session"], holder.get("mark", "")) if holder else None
+        return (holder["session"], holder["limit_key"] or None) if holder else None
 
     async def claim(self, newcomer: Session) -> Session:
         """As Roster has it, for all workers."""

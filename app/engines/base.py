@@ -19,6 +19,7 @@ from app.exceptions import NonceReused, StoreError
 from app.message import Change, Draft, Hiding, Message
 
 HIDE_STEP = 1000  # messages that are hidden at once
+HIDE_BYTES = 100  # of a frame that tells of one
 HIDE_PAUSE = 0.1  # seconds between two steps, in which the clients may read
 FIRST, LAST = 0, 2**63 - 1  # below and above every seq
 
@@ -85,11 +86,12 @@ class Engine(Writer):
 
         Nothing is left of them but what tells a post that is sent again from a new one.
         """
+        step = 1 if by == "id" else min(HIDE_STEP, self._drafts.batch_bytes // HIDE_BYTES)
         count, before = 0, LAST
-        while found := await self._find(FIRST, before, 1 if by == "id" else HIDE_STEP, by, value):
+        while found := await self._find(FIRST, before, step, by, value):
             await self._do(partial(self._hide, found))
             count, before = count + len(found), found[-1].seq
-            if len(found) < HIDE_STEP:
+            if by == "id" or len(found) < step:
                 break
             await asyncio.sleep(HIDE_PAUSE)
         return count

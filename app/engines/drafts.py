@@ -33,7 +33,7 @@ class Drafts:
     """A queue. `batch_bytes`: what the frames of one batch may take together."""
 
     def __init__(self, batch_bytes: int) -> None:
-        self._batch_bytes = batch_bytes
+        self.batch_bytes = batch_bytes
         self._pending: deque[Pending] = deque()
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Drafts:
 
     def fitting(self, drafts: Iterable[Draft]) -> int:
         """How many of these, from the first on, make one batch."""
-        fitting, room = 0, self._batch_bytes
+        fitting, room = 0, self.batch_bytes
         for draft in islice(drafts, BATCH_LIMIT):
             room -= FRAME_BYTES + CHAR_BYTES * len(draft.text)
             if fitting and room < 0:

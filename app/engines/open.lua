@@ -1,6 +1,6 @@
 -- Opens the room: makes it when there is none, and another one when it has not got what a worker has seen in it.
 -- KEYS: room. ARGV: prefix, a new epoch, a secret, the worker's epoch, the last seq that it has seen, that message's id
--- if known. Returns epoch, secret, seq, up to which seq all are pruned, rules.
+-- if known, the rules that it knows. Returns epoch, secret, seq, up to which seq all are pruned, rules.
 local room, prefix, fresh, known, id = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[5]), ARGV[6]
 local epoch = redis.call('HGET', room, 'epoch')
 local seq = tonumber(redis.call('HGET', room, 'seq') or 0)
@@ -22,5 +22,5 @@ elseif epoch == ARGV[4] and (seq < known or differs()) then
 end
 redis.call('HSET', room, 'seq', math.max(seq, known)) -- no number is given twice, whatever was lost
 redis.call('HSETNX', room, 'pruned', 0)
-redis.call('HSETNX', room, 'rules', '')
+redis.call('HSETNX', room, 'rules', ARGV[7]) -- an emptied Redis must not lift a ban
 return redis.call('HMGET', room, 'epoch', 'secret', 'seq', 'pruned', 'rules')

@@ -1,6 +1,6 @@
 -- Who is here, over all workers. A worker holds a lease and keeps it alive by running this; when it dies, its users leave.
 -- KEYS: room, names, online, workers, leaving, events, turns. ARGV: prefix of a worker's own names, worker, operations as
--- JSON: ["begin"], ["claim", username, session, address, provable, mark], ["release", username], ["end"]; then the
+-- JSON: ["begin"], ["claim", username, session, address, provable, limit_key], ["release", username], ["end"]; then the
 -- worker's turn, which counts its calls, the version that it has seen, the times lease, leave delay and hold (ms), up to
 -- how many users are announced, the owner's name, how many events to keep.
 -- Returns 0 when the worker must begin anew, else version, number of users, 1 if the owner is here, and for each
@@ -56,7 +56,7 @@ end
 
 local operations = {}
 
-function operations.claim(username, session, address, provable, mark)
+function operations.claim(username, session, address, provable, limit_key)
   local name = string.lower(username)
   local entry = load(name)
   if entry and not is_same(entry, session, address, provable) then
@@ -73,7 +73,7 @@ function operations.claim(username, session, address, provable, mark)
     entry.present = true
     joined[#joined + 1] = entry.username
   end
-  entry.mark = mark
+  entry.limit_key = limit_key
   entry.workers[worker] = true
   save(name, entry)
   redis.call('SADD', online, name)

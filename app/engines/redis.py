@@ -51,7 +51,7 @@ class RedisEngine(Engine):
         if warning := await self.room.check():
             logger.warning("%s", warning)
         self._event = await self.room.last_event()
-        return await self._enter(await self.room.open("", "", 0, ""))
+        return await self._enter(await self.room.open("", "", 0, "", ""))
 
     async def _enter(self, found: Found) -> tuple[list[Message], list[Hiding]]:
         """Takes the room as it is now; its newest messages, and what was hidden since."""
@@ -153,7 +153,8 @@ class RedisEngine(Engine):
     async def _look(self) -> bool:
         """Whether the room is another one than it was."""
         known = max(self.seq, self._acknowledged)
-        found = await self.room.open(self.epoch, self.secret, known, self._newest if known == self.seq else "")
+        newest = self._newest if known == self.seq else ""
+        found = await self.room.open(self.epoch, self.secret, known, newest, self.rules)
         if found.epoch != self.epoch:
             return await self._renew(found, "It was emptied, or has lost what was seen in it")
         if found.pruned > self.seq:

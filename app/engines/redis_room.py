@@ -84,12 +84,13 @@ class RedisRoom:
             return f"{self._name} may drop messages when it is full. Set: maxmemory-policy noeviction"
         return None
 
-    async def open(self, epoch: str, secret: str, seq: int, newest: str) -> Found:
-        """Finds the room, or makes it with `secret`. It is another one, with another epoch, when the old one is gone,
+    async def open(self, epoch: str, secret: str, seq: int, newest: str, rules: str) -> Found:
+        """Finds the room, or makes it with `secret` and `rules`.
 
-        or has not got the message of id `newest` at `seq` (the newest seen in it; the id may be unknown).
+        It is another one, with another epoch, when the old one is gone, or has not got the message of id `newest` at
+        `seq` (the newest seen in it; the id may be unknown).
         """
-        arguments = [PREFIX, str(uuid.uuid4()), secret or secrets.token_hex(32), epoch, seq, newest]
+        arguments = [PREFIX, str(uuid.uuid4()), secret or secrets.token_hex(32), epoch, seq, newest, rules]
         found = await self._run(self._open, ["room"], arguments)
         return Found(found[0].decode(), found[1].decode(), int(found[2]), int(found[3]), found[4].decode())
 

@@ -58,7 +58,7 @@ class SQLiteEngine(Engine):
 
     def _connect(self) -> tuple[list[Message], list[Hiding]]:
         self._db = db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        version = self._check_version(db)  # before anything is changed in what may be another program's file
+        version = _version(db, self._path)  # before anything is changed in what may be another program's file
         _let_shrink(db)  # which a new file takes only before anything else
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
@@ -69,16 +69,6 @@ class SQLiteEngine(Engine):
         past = [Message(*row) for row in reversed(db.execute(sql.NEWEST, (self.keep,)).fetchall())]
         since = past[0].seq if len(past) == self.keep else self.pruned
         return past, [Hiding(*row) for row in db.execute(sql.HIDINGS, (since,))]
-
-    def _check_version(self, db: sqlite3.Connection) -> int:
-        version: int = db.execute("PRAGMA user_version").fetchone()[0]
-        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if version > len(sql.SCHEMA) or (not tables >= {"room", "message"} if version else tables):
-            raise StoreError(
-                f"{self._path} was not made by this program, or by a newer version of it. "
-                "Name another file in ENGINE_URL, or install the newer version."
-            )
-        return version
 
     async def _store(self, drafts: list[Draft]) -> list[Message]:
         with metrics.storing(len(drafts)):
@@ -132,6 +122,18 @@ class SQLiteEngine(Engine):
                 return work()
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+
+
+def _version(db: sqlite3.Connection, path: Path) -> int:
+    """The schema's, 0 for an empty file. Raises StoreError for a file that is not ours."""
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if version > len(sql.SCHEMA) or (not tables >= {"room", "message"} if version else tables):
+        raise StoreError(
+            f"{path} was not made by this program, or by a newer version of it. "
+            "Name another file in ENGINE_URL, or install the newer version."
+        )
+    return version
 
 
 def _let_shrink(db: sqlite3.Connection) -> None:
@@ -204,16 +206,14 @@ class SQLiteArchive:
 
     async def messages(self) -> AsyncIterator[Message]:
         """All that is stored, oldest first, also beside a running server."""
-        if not self._path.is_file():
-            raise StoreError(f"{self._path} does not exist. Check ENGINE_URL, and from which directory you start.")
-        uri = f"{self._path.absolute().as_uri()}?mode=ro"
-        with _faults_of(self._path), contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+        with _faults_of(self._path), contextlib.closing(self._open()) as db:
             for row in db.execute(sql.PAGE, (FIRST, LAST, -1)):
                 yield Message(*row)
 
     async def claim(self) -> None:
-        """Keeps servers off until `close`; an error when one is there."""
+        """Keeps servers off until `close`; an error when one is there, and when the file is not ours to delete."""
         with _faults_of(self._path):
+            self._open().close()
             await self._lock.take(str(self._path), "Stop the server first.")
 
     async def wipe(self) -> None:
@@ -222,6 +222,17 @@ class SQLiteArchive:
             for part in ("-wal", "-shm", ""):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{self._path}{part}")
+
+    def _open(self) -> sqlite3.Connection:
+        if not self._path.is_file():
+            raise StoreError(f"{self._path} does not exist. Check ENGINE_URL, and from which directory you start.")
+        db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            _version(db, self._path)
+        except BaseException:
+            db.close()
+            raise
+        return db
 
     async def close(self) -> None:
         """Frees what was taken. Safe to call again."""
