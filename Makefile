@@ -16,8 +16,8 @@ run: .venv/run .env ## Serve on http://localhost:8000 and start again whenever t
 serve: .venv/prod .env ## Serve without watching the code (several processes: WORKERS=4 make serve, with Redis)
 	@exec $(BIN)/python -m app
 
-test: .venv/dev ## Run all tests (about seven minutes)
-	@$(BIN)/python -m pytest
+test: .venv/dev ## Run all tests, two at a time because many only wait (about eight minutes)
+	@$(BIN)/python -m pytest -n 2
 
 check: .venv/dev ## Check format, style and types
 	@$(BIN)/ruff format --check .

@@ -44,12 +44,14 @@ class Admission:
         self._joins = Buckets(settings.rate_limit_joins, window, clock)
         self._wrong_tokens = Buckets(WRONG_TOKENS, WRONG_TOKENS_WINDOW, clock)
         self._erasures = Buckets(ERASURES, ERASURES_WINDOW, clock)
-        self.obey(Rules())
+        self.rules = Rules()
+        self._slow = Buckets(0, 0.0, clock)
 
     def obey(self, rules: Rules) -> None:
         """From now on these are the owner's rules."""
+        if rules.slow_mode != self.rules.slow_mode:  # else who has to wait goes on waiting
+            self._slow = Buckets(1 if rules.slow_mode else 0, rules.slow_mode, self._registry.clock)
         self.rules = rules
-        self._slow = Buckets(1 if rules.slow_mode else 0, rules.slow_mode, self._registry.clock)
 
     def check(self, handshake: Handshake) -> Session:
         """The session that a newcomer asks for. Raises ConnectionRefused.

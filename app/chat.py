@@ -6,6 +6,7 @@ Knows connections, the roster and the engine, nothing of ASGI.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -18,7 +19,7 @@ from app.composer import Composer
 from app.config import Settings
 from app.credentials import OWNER_SESSION, Handshake
 from app.engines import Answer, Engine
-from app.exceptions import Banned, ChatError, Unavailable, UsernameTaken
+from app.exceptions import Banned, ChatError, StoreError, Unavailable, UsernameTaken
 from app.history import History
 from app.message import Change, Draft, Hiding, Message
 from app.notifier import open_notifier
@@ -39,7 +40,7 @@ class Chat:
         self._roster = roster
         self._engine = engine
         self._notifier = open_notifier(settings, engine)
-        self._announcer = Announcer(registry, roster, settings.announce_limit, self._notifier.owner_came)
+        self.announcer = Announcer(registry, roster, settings.announce_limit, self._notifier.owner_came)
         self._composer = Composer(settings)
         self._posting: dict[str, Answer] = {}  # over HTTP, by draft: who waits for it to be stored
         self.draining = False
@@ -51,19 +52,19 @@ class Chat:
         """Opens the engine, which tells the past first. Raises StoreError."""
         await self._engine.start(self)
         self._started = True
-        await self._announcer.start()
+        await self.announcer.start()
         self._notifier.start()
 
     async def drain(self, spread: float) -> None:
         """Before the stop: what was accepted goes out, then everybody is told to come back, over `spread` seconds."""
         self.draining = True
         await self._engine.flush()
-        await self._announcer.send_away(spread)
+        await self.announcer.send_away(spread)
 
     async def stop(self) -> None:
         """Stores and delivers what was accepted, and frees everything. Safe to call when `start` failed."""
         await self._notifier.stop()
-        await self._announcer.stop()
+        await self.announcer.stop()
         await self._engine.stop()
 
     @property
@@ -80,10 +81,6 @@ class Chat:
     def total(self) -> int:
         """Messages ever accepted."""
         return self._engine.seq
-
-    def room(self) -> frames.RoomData:
-        """How the room is."""
-        return self._announcer.room()
 
     # Coming and going
 
@@ -110,7 +107,7 @@ class Chat:
         if self.admission.is_banned(session, connection.limit_key):  # since it was let in at the door
             raise Banned
         history = self._history.frame(since if epoch == self._engine.epoch else None)
-        outbox.write(Batch([history, self._session_frame(session), self._announcer.count_frame()]))
+        outbox.write(Batch([history, self._session_frame(session), self.announcer.count_frame()]))
         self._registry.open(connection, outbox)
         logger.info("User connected: %s", session.username)
 
@@ -132,7 +129,7 @@ class Chat:
             heartbeat_interval=self._settings.ws_heartbeat_interval,
             heartbeat_timeout=self._settings.ws_heartbeat_timeout,
             max_message_length=self._settings.max_message_length,
-            **self._announcer.room().model_dump(),
+            **self.announcer.room().model_dump(),
         )
         return frames.encode(frames.SessionFrame(data=data))
 
@@ -175,13 +172,7 @@ class Chat:
 
     def _answer(self, outbox: Outbox, nonce: str | None, answer: Message | ChatError) -> None:
         """Tells the sender alone what became of a draft that was not newly stored."""
-        if isinstance(answer, ChatError):
-            frame = frames.error_frame(answer, nonce)
-        elif answer.gone:
-            frame = frames.hidden_frame(answer.id, nonce)
-        else:
-            frame = frames.message_frame(frames.encode_data(answer))
-        outbox.write(Batch([frame]))
+        outbox.write(Batch([frames.answer_frame(answer, nonce)]))
 
     async def deliver(self, messages: Sequence[Message]) -> None:
         """Sends stored messages, oldest first, to everyone who is here."""
@@ -206,11 +197,19 @@ class Chat:
             self._history.hide(change.hidden)
             self._notifier.hide({hiding.seq for hiding in change.hidden})
             await self._broadcast(Batch([frames.hidden_frame(hiding.id) for hiding in change.hidden]))
+            await self._fill_history()
+
+    async def _fill_history(self) -> None:
+        """Newcomers see what was said before the messages that were hidden."""
+        if gap := self._history.gap():
+            with contextlib.suppress(StoreError):  # then they see less
+                older = await self._engine.before(*gap)
+                self._history.fill([(message, frames.encode_data(message)) for message in older])
 
     def _obey(self) -> None:
         rules = Rules.parse(self._engine.rules)
         self.admission.obey(rules)
-        self._announcer.obey(rules, self.admission.is_banned)
+        self.announcer.obey(rules, self.admission.is_banned)
 
     def renew(self, past: Sequence[Message], hidden: Sequence[Hiding]) -> None:
         """The store was opened, or is another one now: then whoever knows the other one is sent back to the door."""
@@ -226,7 +225,7 @@ class Chat:
         self._obey()
         if self._started:
             self._roster.renew()
-            self._announcer.send_away_soon(settings.shutdown_spread)
+            self.announcer.send_away_soon(settings.shutdown_spread)
 
     def trouble(self) -> None:
         """Tells everybody that nothing new arrives for now."""

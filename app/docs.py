@@ -59,7 +59,7 @@ _INDEX_CSP = (
 )
 _EXAMPLE = "https://chat.example.com"
 # Pages ask again after five minutes, so that an update is soon everywhere, but not for each page that a visitor opens.
-_WIDGET_HEADERS = {
+_SCRIPT_HEADERS = {
     "Cache-Control": "public, max-age=300",
     "Cross-Origin-Resource-Policy": "cross-origin",
     "Vary": "Accept-Encoding",
@@ -82,10 +82,11 @@ def _index(changed: int) -> tuple[str, str]:
     return page, _sha256(style[1]) if style else ""
 
 
-async def widget(request: Request) -> Response:
-    """The chat widget for any page."""
-    plain, packed, etag = _widget((STATIC / "widget.js").stat().st_mtime_ns)
-    headers = {**_WIDGET_HEADERS, "ETag": etag}
+async def script(request: Request) -> Response:
+    """The chat widget for any page, and the owner's tools in it."""
+    file = STATIC / request.url.path.rpartition("/")[2]
+    plain, packed, etag = _script(file, file.stat().st_mtime_ns)
+    headers = {**_SCRIPT_HEADERS, "ETag": etag}
     known = re.findall(r'"[^"]*"|\*', request.headers.get("if-none-match", ""))
     if "*" in known or etag.removeprefix("W/") in known:
         return Response(status_code=304, headers=headers)
@@ -94,10 +95,10 @@ async def widget(request: Request) -> Response:
     return Response(plain, headers=headers, media_type="text/javascript")
 
 
-@functools.lru_cache(maxsize=1)
-def _widget(changed: int) -> tuple[bytes, bytes, str]:
-    """The widget, the same compressed, and the ETag of both, which therefore is a weak one (RFC 9110, 8.8.1)."""
-    plain = (STATIC / "widget.js").read_bytes()
+@functools.lru_cache(maxsize=2)
+def _script(file: Path, changed: int) -> tuple[bytes, bytes, str]:
+    """A script, the same compressed, and the ETag of both, which therefore is a weak one (RFC 9110, 8.8.1)."""
+    plain = file.read_bytes()
     return plain, gzip.compress(plain, 9, mtime=0), f'W/"{hashlib.sha256(plain).hexdigest()[:32]}"'
 
 

@@ -213,3 +213,10 @@ def error_frame(error: ChatError, nonce: str | None = None) -> bytes:
     metrics.refusals.inc(error.code)
     data = ErrorData(code=error.code, nonce=nonce, retry_after=error.retry_after)
     return encode(ErrorFrame(message=str(error), data=data))
+
+
+def answer_frame(answer: Message | ChatError, nonce: str | None) -> bytes:
+    """What the sender of a post is told of one that was not newly stored."""
+    if isinstance(answer, ChatError):
+        return error_frame(answer, nonce)
+    return hidden_frame(answer.id, nonce) if answer.gone else message_frame(encode_data(answer))

@@ -35,6 +35,7 @@ class History:
         self._keep = keep
         self._kept: deque[Kept] = deque()
         self._hidden: deque[Hiding] = deque()
+        self._older = False  # whether the store may have older ones
         self._whole_from = 0  # whoever has everything up to here can be told all that happened since
         self._plain: bytes | None = None
 
@@ -45,6 +46,18 @@ class History:
             self.seq = message.seq
         while len(self._kept) > self._keep:
             self._whole_from = self._kept.popleft().seq
+            self._older = True
+        self._plain = None
+
+    def gap(self) -> tuple[int, int] | None:
+        """Before which seq, and for how many messages, there is room for older ones; None if there are none."""
+        room = self._keep - len(self._kept)
+        return (self._kept[0].seq if self._kept else self.seq + 1, room) if room and self._older else None
+
+    def fill(self, older: Sequence[tuple[Message, bytes]]) -> None:
+        """Puts messages into the gap, newest first. Who comes back is told no more than before of what was hidden."""
+        self._older = len(older) == self._keep - len(self._kept)
+        self._kept.extendleft(Kept(message.seq, message.id, data) for message, data in older)
         self._plain = None
 
     def hide(self, hidden: Sequence[Hiding]) -> None:

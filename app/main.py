@@ -42,7 +42,8 @@ metrics.closes.know((*exceptions.CloseCode, 1002, 1007))  # the last two: before
 
 ROUTES = [
     Route("/", docs.index),
-    Route("/widget.js", docs.widget),
+    Route("/widget.js", docs.script),
+    Route("/owner.js", docs.script),
     Route("/health", api.health),
     Route("/api/stats", api.stats),
     Route("/docs", docs.swagger_ui),

@@ -123,7 +123,7 @@ class RoomEndpoint(HTTPEndpoint):
         chat = _owners(request)
         change = await body_of(request, RoomChange)
         await _moderation(request).set_room(change.paused, change.slow_mode)
-        return answer(chat.room())
+        return answer(chat.announcer.room())
 
 
 def _owners(request: Request) -> Chat:

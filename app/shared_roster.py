@@ -98,6 +98,9 @@ class SharedRoster(Roster):
         session = self._sessions.setdefault(newcomer.username.lower(), newcomer)
         if not is_same(session, newcomer):
             raise UsernameTaken
+        if session.granted and session.limit_key != newcomer.limit_key:
+            session.limit_key = newcomer.limit_key
+            self._queue("claim", session)  # which tells it; the name is its own already
         if not session.granted:
             session.granted = asyncio.get_running_loop().create_future()
             self._queue("claim", session)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.config import Settings, SettingsError
+from app.engines.archive import SQLiteArchive
 from app.engines.base import By, Engine
 from app.engines.drafts import Answer
 from app.engines.memory import MemoryEngine
-from app.engines.sqlite import SQLiteArchive, SQLiteEngine
+from app.engines.sqlite import SQLiteEngine
 
 if TYPE_CHECKING:
     from app.engines.redis_room import RedisRoom

@@ -10,7 +10,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from app import metrics
 from app.engines.drafts import Pending, refuse
@@ -75,11 +75,15 @@ class Engine(Writer):
 
     async def page(self, after: int, limit: int) -> list[Message]:
         """The oldest messages after a seq, as far as they are neither hidden nor pruned. Raises StoreError."""
-        return await self._find(after, LAST, limit)
+        return await self._look_up(after, LAST, limit, False)
+
+    async def before(self, seq: int, limit: int) -> list[Message]:
+        """The newest messages before a seq, newest first, that are neither hidden nor pruned. Raises StoreError."""
+        return await self._look_up(FIRST, seq, limit, True)
 
     async def find(self, by: By, value: str, limit: int) -> list[Message]:
         """The newest messages with this id, session, or username (in any case), newest first. Raises StoreError."""
-        return await self._find(FIRST, LAST, limit, by, value)
+        return await self._look_up(FIRST, LAST, limit, True, by, value)
 
     async def hide(self, by: By, value: str) -> int:
         """Hides all messages that `find` would find; how many. Raises StoreError.
@@ -88,9 +92,8 @@ class Engine(Writer):
         """
         step = 1 if by == "id" else min(HIDE_STEP, self._drafts.batch_bytes // HIDE_BYTES)
         count, before = 0, LAST
-        while found := await self._find(FIRST, before, step, by, value):
-            await self._do(partial(self._hide, found))
-            count, before = count + len(found), found[-1].seq
+        while found := await self._look_up(FIRST, before, step, True, by, value):
+            count, before = count + await self._do(partial(self._hide, found)), found[-1].seq
             if by == "id" or len(found) < step:
                 break
             await asyncio.sleep(HIDE_PAUSE)
@@ -102,7 +105,7 @@ class Engine(Writer):
 
     async def amend(self, old: str, new: str) -> bool:
         """Puts new rules in the place of old ones; False if it is others that hold. Raises StoreError."""
-        return await self._do(partial(self._change, Change(rules=new), old))
+        return await self._do(partial(self._change, Change(rules=new), old)) is not None
 
     @abstractmethod
     async def _open(self) -> tuple[list[Message], list[Hiding]]:
@@ -116,21 +119,33 @@ class Engine(Writer):
         """
 
     @abstractmethod
-    async def _find(self, after: int, before: int, limit: int, by: By | None = None, value: str = "") -> list[Message]:
-        """Messages between two seqs: the oldest first, or, of those that `by` selects, the newest. (StoreError.)"""
+    async def _find(
+        self, after: int, before: int, limit: int, newest: bool, by: By | None = None, value: str = ""
+    ) -> list[Message]:
+        """Messages between two seqs, newest or oldest first; with `by` those alone that it selects. Raises StoreError.
+
+        `by` goes with `newest`.
+        """
 
     @abstractmethod
-    async def _apply(self, change: Change, old: str) -> bool:
-        """Stores a change, durably; False when it is not `old` rules that its own would replace. Raises StoreError."""
+    async def _apply(self, change: Change, old: str) -> Change | None:
+        """Stores a change, durably; what of it was new, None when it is not `old` rules that its own would replace.
 
-    async def _hide(self, messages: Sequence[Message]) -> None:
-        await self._change(Change(tuple(Hiding(message.seq, message.id, self.seq) for message in messages)))
+        Raises StoreError.
+        """
 
-    async def _change(self, change: Change, old: str = "") -> bool:
-        if not await self._apply(change, old):
-            return False
-        await self._tell(change)
-        return True
+    async def _look_up(self, *what: Any) -> list[Message]:
+        return await self._in_time(self._find(*what))
+
+    async def _hide(self, messages: Sequence[Message]) -> int:
+        done = await self._change(Change(tuple(Hiding(message.seq, message.id, self.seq) for message in messages)))
+        return len(done.hidden) if done else 0
+
+    async def _change(self, change: Change, old: str = "") -> Change | None:
+        done = await self._apply(change, old)
+        if done:
+            await self._tell(done)
+        return done
 
     async def _write_batch(self, batch: list[Pending]) -> None:
         drafts = [pending.draft for pending in batch]

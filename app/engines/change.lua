@@ -1,7 +1,8 @@
 -- Changes the room, and tells all workers by an entry in the stream, whose id is <seq of the room>-<number of changes>.
 -- KEYS: room, stream. ARGV: the stream's epoch, the change as JSON, up to which seq to prune or 0, the old rules, the new
--- rules (both empty when they stay), then the seqs of messages to hide.
--- Returns the entry's id, or nothing when it is others than the old rules that hold.
+-- rules (both empty when they stay).
+-- Returns the entry's id and what it says, which leaves out what was hidden already; nothing when it is others than the
+-- old rules that hold.
 local room, stream = KEYS[1], KEYS[2]
 local epoch, seq, pruned, rules = unpack(redis.call('HMGET', room, 'epoch', 'seq', 'pruned', 'rules'))
 local prune = tonumber(ARGV[3])
@@ -18,9 +19,14 @@ if prune > tonumber(pruned) then
   redis.call('XTRIM', stream, 'MINID', ARGV[3] .. '-1') -- what was changed after that message is still told
   redis.call('HSET', room, 'pruned', prune)
 end
-for i = 6, #ARGV do
-  redis.call('XDEL', stream, ARGV[i] .. '-0')
+local told, hidden = cjson.decode(ARGV[2]), {}
+for _, message in ipairs(told.hidden or {}) do
+  if redis.call('XDEL', stream, string.format('%.0f-0', message[1])) == 1 then -- else another worker was first
+    hidden[#hidden + 1] = message
+  end
 end
+told.hidden = #hidden > 0 and hidden or nil
+local body = cjson.encode(told)
 local id = seq .. '-' .. redis.call('HINCRBY', room, 'changes', 1)
-redis.call('XADD', stream, id, 'c', ARGV[2])
-return id
+redis.call('XADD', stream, id, 'c', body)
+return { id, body }

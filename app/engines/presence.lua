@@ -11,7 +11,7 @@ local turn, seen = tonumber(ARGV[4]), tonumber(ARGV[5])
 local lease, leave_delay, hold, limit = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local before = redis.call('SCARD', online)
+local before, owner_before = redis.call('SCARD', online), redis.call('SISMEMBER', online, ARGV[10])
 local joined, left = {}, {}
 
 local function load(name)
@@ -147,7 +147,7 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', leaving, '-inf', now)) do
 end
 
 local count, owner = redis.call('SCARD', online), redis.call('SISMEMBER', online, ARGV[10])
-if count ~= before or #joined + #left > 0 then
+if count ~= before or owner ~= owner_before or #joined + #left > 0 then
   version = redis.call('HINCRBY', room, 'version', 1)
   if count > limit then
     joined, left = {}, {}

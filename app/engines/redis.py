@@ -90,9 +90,11 @@ class RedisEngine(Engine):
             await self._read_up_to((seq, 0), epoch)
         return messages
 
-    async def _find(self, after: int, before: int, limit: int, by: By | None = None, value: str = "") -> list[Message]:
+    async def _find(
+        self, after: int, before: int, limit: int, newest: bool, by: By | None = None, value: str = ""
+    ) -> list[Message]:
         found: list[Message] = []
-        async for record in (self.room.newest if by else self.room.oldest)(self.epoch, after, before):
+        async for record in (self.room.newest if newest else self.room.oldest)(self.epoch, after, before):
             message = record.content
             if isinstance(message, Message) and (not by or getattr(message, by).lower() == value.lower()):
                 found.append(message)
@@ -100,12 +102,13 @@ class RedisEngine(Engine):
                     break
         return found
 
-    async def _apply(self, change: Change, old: str) -> bool:
+    async def _apply(self, change: Change, old: str) -> Change | None:
         epoch = self.epoch
-        position = await self.room.change(epoch, change, old)
-        if position:
-            await self._read_up_to(position, epoch)
-        return bool(position)
+        entry = await self.room.change(epoch, change, old)
+        if not entry:
+            return None
+        await self._read_up_to(entry.id, epoch)
+        return cast(Change, entry.content)
 
     async def _read_up_to(self, position: Position, epoch: str) -> None:
         """So that no answer overtakes what was stored before it."""

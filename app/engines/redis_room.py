@@ -122,14 +122,13 @@ class RedisRoom:
         replies = await self._run(self._store, ["room", epoch], arguments)
         return [_stored(reply, draft) for reply, draft in zip(replies, drafts, strict=True)]
 
-    async def change(self, epoch: str, change: Change, old: str) -> Position | None:
-        """Makes a change; the id of its entry, None when it is not `old` rules that hold. Safe to call again."""
+    async def change(self, epoch: str, change: Change, old: str) -> Record | None:
+        """Makes a change; its entry, None when it is not `old` rules that hold. Safe to call again."""
         told = {"hidden": [hiding[:2] for hiding in change.hidden], "pruned": change.pruned, "rules": change.rules}
         body = json.dumps({what: value for what, value in told.items() if value})
         rules = (old, change.rules) if change.rules else ("", "")
-        arguments = [epoch, body, change.pruned, *rules, *(hiding.seq for hiding in change.hidden)]
-        entry = await self._run(self._change, ["room", epoch], arguments)
-        return _position(entry) if entry else None
+        entry = await self._run(self._change, ["room", epoch], [epoch, body, change.pruned, *rules])
+        return _record((entry[0], {b"c": entry[1]})) if entry else None
 
     async def holder(self, username: str) -> dict[str, Any] | None:
         """Who has a name, or had it a moment ago, as presence.lua keeps it."""

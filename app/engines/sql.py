@@ -41,11 +41,11 @@ BY_NONCE = "WITH asked (by, mark) AS (VALUES %s) " + SELECT.replace(
 )
 PAIR = "(?, ?)"
 # A message without text is gone: only its nonce is still to be known, and for the returning that it was hidden.
-NEWEST = SELECT + " WHERE text != '' ORDER BY seq DESC LIMIT ?"
+NEWEST = SELECT + " WHERE seq > ? AND seq < ? AND text != '' ORDER BY seq DESC LIMIT ?"
 PAGE = SELECT + " WHERE seq > ? AND seq < ? AND text != '' ORDER BY seq LIMIT ?"
 FIND = SELECT + " WHERE seq > ? AND seq < ? AND text != '' AND %s = ? COLLATE NOCASE ORDER BY seq DESC LIMIT ?"
 HIDINGS = "SELECT seq, id, hidden FROM message WHERE hidden >= ? ORDER BY hidden, seq"
-HIDE = "UPDATE message SET hidden = ?, username = '', content = '', text = '' WHERE seq = ?"
+HIDE = "UPDATE message SET hidden = ?, username = '', content = '', text = '' WHERE seq = ? AND text != ''"
 AMEND = "UPDATE room SET rules = ? WHERE rules = ?"
 FORGET = "UPDATE message SET username = '', content = '', text = '' WHERE seq > (SELECT pruned FROM room) AND seq <= ?"
 PRUNED = "UPDATE room SET pruned = max(pruned, ?)"

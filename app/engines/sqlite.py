@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import operator
-import os
 import secrets
 import sqlite3
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -34,6 +33,8 @@ ADVICE = (
     "start with a single worker, or set ENGINE_URL=redis://…"
 )
 
+BUSY = 5000  # milliseconds to wait for a lock
+
 
 class SQLiteEngine(Engine):
     """Messages in one file at `path`; its directory is made when missing.
@@ -51,14 +52,14 @@ class SQLiteEngine(Engine):
     async def _open(self) -> tuple[list[Message], list[Hiding]]:
         if self._path.is_dir():
             raise StoreError(f"{self._path} is a directory. Name a file in it in ENGINE_URL.")
-        with _faults_of(self._path):
+        with faults_of(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             await self._lock.take(str(self._path), ADVICE)
         return await self._in_thread(self._connect)
 
     def _connect(self) -> tuple[list[Message], list[Hiding]]:
         self._db = db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        version = _version(db, self._path)  # before anything is changed in what may be another program's file
+        version = version_of(db, self._path)  # before anything is changed in what may be another program's file
         _let_shrink(db)  # which a new file takes only before anything else
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
@@ -66,7 +67,7 @@ class SQLiteEngine(Engine):
         _migrate(db, version)
         self.epoch, self.secret, self.rules, self.pruned = db.execute(sql.ROOM).fetchone()
         self.seq = (db.execute(sql.LAST_SEQ).fetchone() or (0,))[0]
-        past = [Message(*row) for row in reversed(db.execute(sql.NEWEST, (self.keep,)).fetchall())]
+        past = [Message(*row) for row in reversed(db.execute(sql.NEWEST, (FIRST, LAST, self.keep)).fetchall())]
         since = past[0].seq if len(past) == self.keep else self.pruned
         return past, [Hiding(*row) for row in db.execute(sql.HIDINGS, (since,))]
 
@@ -82,27 +83,28 @@ class SQLiteEngine(Engine):
             _insert(db, [message for message in messages if message.seq > self.seq])
         return messages
 
-    async def _find(self, after: int, before: int, limit: int, by: By | None = None, value: str = "") -> list[Message]:
-        query = sql.FIND % by if by else sql.PAGE
+    async def _find(
+        self, after: int, before: int, limit: int, newest: bool, by: By | None = None, value: str = ""
+    ) -> list[Message]:
+        query = sql.FIND % by if by else sql.NEWEST if newest else sql.PAGE
         bounds = (after, before, value, limit) if by else (after, before, limit)
         return await self._in_thread(lambda: [Message(*row) for row in self._connection().execute(query, bounds)])
 
-    async def _apply(self, change: Change, old: str) -> bool:
+    async def _apply(self, change: Change, old: str) -> Change | None:
         return await self._in_thread(lambda: self._change_all(change, old))
 
-    def _change_all(self, change: Change, old: str) -> bool:
+    def _change_all(self, change: Change, old: str) -> Change | None:
         with _transaction(self._connection()) as db:
             if change.rules is not None and not db.execute(sql.AMEND, (change.rules, old)).rowcount:
-                return False
-            db.executemany(sql.HIDE, [(hiding.at, hiding.seq) for hiding in change.hidden])
+                return None
+            hidden = [hiding for hiding in change.hidden if db.execute(sql.HIDE, (hiding.at, hiding.seq)).rowcount]
             if change.pruned:
                 db.execute(sql.FORGET, (change.pruned,))
                 db.execute(sql.DROP, (change.pruned, sql.DROP_STEP, time.time() - sql.NONCE_SECONDS))
                 db.execute(sql.PRUNED, (change.pruned,))
-        if change.hidden or change.pruned:
-            db.execute("PRAGMA incremental_vacuum").fetchall()
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        return True
+        if hidden or change.pruned:
+            _tidy_up(db)
+        return change._replace(hidden=tuple(hidden))
 
     def _connection(self) -> sqlite3.Connection:
         if not self._db:
@@ -118,13 +120,13 @@ class SQLiteEngine(Engine):
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         def guarded() -> T:
-            with _faults_of(self._path):
+            with faults_of(self._path):
                 return work()
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
 
-def _version(db: sqlite3.Connection, path: Path) -> int:
+def version_of(db: sqlite3.Connection, path: Path) -> int:
     """The schema's, 0 for an empty file. Raises StoreError for a file that is not ours."""
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -141,6 +143,15 @@ def _let_shrink(db: sqlite3.Connection) -> None:
     if not db.execute("PRAGMA auto_vacuum").fetchone()[0]:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute("VACUUM")
+
+
+def _tidy_up(db: sqlite3.Connection) -> None:
+    """Gives back free pages, and empties the log. It is done already, so what fails here is left to the next time."""
+    with contextlib.suppress(sqlite3.OperationalError):
+        db.executescript("PRAGMA incremental_vacuum")  # all pages; `execute` would stop after the first
+        db.execute("PRAGMA busy_timeout = 0")  # another program reads: nobody waits for it
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    db.execute(f"PRAGMA busy_timeout = {BUSY}")
 
 
 def _migrate(db: sqlite3.Connection, version: int) -> None:
@@ -185,7 +196,7 @@ def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 @contextlib.contextmanager
-def _faults_of(path: Path) -> Iterator[None]:
+def faults_of(path: Path) -> Iterator[None]:
     """Turns what SQLite and the file system raise into a StoreError that says what to do."""
     try:
         yield
@@ -195,45 +206,3 @@ def _faults_of(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {error}. Restore a copy, or name another file in ENGINE_URL.") from error
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}. Make its directory writable, or change ENGINE_URL.") from error
-
-
-class SQLiteArchive:
-    """A file without its engine. Everything raises StoreError."""
-
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
-        self._lock = Lock(Path(f"{path}.lock"), 0.0)
-
-    async def messages(self) -> AsyncIterator[Message]:
-        """All that is stored, oldest first, also beside a running server."""
-        with _faults_of(self._path), contextlib.closing(self._open()) as db:
-            for row in db.execute(sql.PAGE, (FIRST, LAST, -1)):
-                yield Message(*row)
-
-    async def claim(self) -> None:
-        """Keeps servers off until `close`; an error when one is there, and when the file is not ours to delete."""
-        with _faults_of(self._path):
-            self._open().close()
-            await self._lock.take(str(self._path), "Stop the server first.")
-
-    async def wipe(self) -> None:
-        """Deletes everything."""
-        with _faults_of(self._path):
-            for part in ("-wal", "-shm", ""):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(f"{self._path}{part}")
-
-    def _open(self) -> sqlite3.Connection:
-        if not self._path.is_file():
-            raise StoreError(f"{self._path} does not exist. Check ENGINE_URL, and from which directory you start.")
-        db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
-        try:
-            _version(db, self._path)
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    async def close(self) -> None:
-        """Frees what was taken. Safe to call again."""
-        self._lock.release()

@@ -95,8 +95,12 @@ class Writer(ABC):
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._acts.append((act, done))
         self._wake.set()
+        return await self._in_time(done)
+
+    async def _in_time(self, work: Awaitable[T]) -> T:
+        """Waits for the store, for PATIENCE seconds at most. Raises StoreError."""
         try:
-            return await asyncio.wait_for(done, PATIENCE)
+            return await asyncio.wait_for(work, PATIENCE)
         except TimeoutError:
             raise StoreError("the store does not answer") from None
 

@@ -1,6 +1,6 @@
 /*
  * The chat widget: a button in the corner of a page, or the page's <portfolio-chat> elements. Nothing here becomes HTML.
- * Connection and Posts are app/client.py and app/posts.py once more.
+ * Connection and Posts are app/client.py and app/posts.py again.
  */
 (() => {
 "use strict";
@@ -22,8 +22,11 @@ const STRINGS = {
   close_chat: "Close chat",
   unread: "{count} unread",
   here: "{count} here",
+  owner_here: "The owner is here",
+  owner_away: "The owner usually answers later",
   your_name: "Your name",
   join: "Join",
+  sign_in: "Sign in as owner",
   as_name: "as {name} (change)",
   messages: "Messages",
   empty: "Nobody has written yet. Say hello!",
@@ -49,8 +52,11 @@ const STRINGS = {
   removed: "You were removed from this chat.",
   flood: "The connection was ended: too much at once.",
   banned: "You are banned from this chat.",
-  invalid_username: "A name has up to 50 of A–Z, a–z, 0–9, - and _.",
+  invalid_username: "A name has up to 50 of A-Z, a-z, 0-9, - and _.",
   rate_limited: "That was too fast. Trying again in {seconds} s.",
+  slow: "Slow mode: a message every {seconds} s.",
+  paused: "Only the owner can write now.",
+  slow_mode: "Slow mode. Trying again in {seconds} s.",
   unavailable: "Nothing can be sent or received for now.",
 };
 
@@ -63,61 +69,60 @@ const STYLE = `
 .root {
   all: initial; display: block; color-scheme: inherit; font: medium/1.45 var(--chat-font, system-ui, sans-serif); overflow-wrap: anywhere;
   --accent: var(--chat-accent, #4f46e5); --surface: var(--chat-surface, light-dark(#fff, #17171c)); --soft: var(--chat-soft, light-dark(#f1f1f5, #27272f));
-  --text: var(--chat-text, light-dark(#1b1b22, #ececf2)); --quiet: var(--chat-quiet, light-dark(#5b5b68, #a9a9b7)); --line: var(--chat-line, light-dark(#dfdfe7, #373741));
-  --alarm: light-dark(#b3261e, #ffb4ab); height: 100%; color: var(--text);
+  --text: var(--chat-text, light-dark(#112, #eef)); --quiet: var(--chat-quiet, light-dark(#556, #aab)); --line: var(--chat-line, light-dark(#dde, #334));
+  --alarm: light-dark(#b22, #fba); height: 100%; color: var(--text);
   /* Black or white: y is luminance. */
   --on-accent: color(from var(--accent) xyz-d65 calc((.179 - y) * 9999) calc((.179 - y) * 9999) calc((.179 - y) * 9999));
 }
 button, input, textarea { font: inherit; color: inherit; border: 0; border-radius: 20px }
 button { padding: .125em .5em; background: none; cursor: pointer }
 button:hover { text-decoration: underline }
-svg { display: block; width: 1.375em; fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: round; stroke-linejoin: round }
+svg { display: block; width: 1.4em; fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: round; stroke-linejoin: round }
 .button, .go, .own .bubble, .owner { background: var(--accent); color: var(--on-accent) }
-.button { padding: 18px; border-radius: 50%; box-shadow: 0 4px 16px #0004 }
-.badge { position: absolute; inset: -4px -4px auto auto; padding: 0 7px; border-radius: 11px; background: var(--alarm); color: var(--surface); font-size: 13px; line-height: 22px }
-.panel { display: flex; flex-direction: column; padding: 0; overflow: hidden; border: 1px solid var(--line); border-radius: var(--chat-radius, 16px); background: var(--surface); color: inherit }
+.button { padding: 1em; border-radius: 50%; box-shadow: 0 4px 16px #0003 }
+.badge { position: absolute; inset: -4px -4px auto auto; background: var(--alarm); color: var(--surface) }
+dialog[open], section, .join, .message { display: flex; flex-direction: column }
+.panel { padding: 0; overflow: hidden; border: 1px solid var(--line); border-radius: var(--chat-radius, 16px); background: var(--surface); color: inherit }
 section { height: 100% }
-dialog:not([open]) { display: none }
-dialog { width: 384px; height: 620px; max-height: calc(100dvh - 40px); box-shadow: 0 12px 48px #0003 }
+dialog { width: 384px; height: 620px; max-height: calc(100dvh - 40px); box-shadow: 0 12px 40px #0003 }
 .header, .send, .under, .meta { display: flex; align-items: center; gap: .5em }
-.header { min-height: 3.5em; padding-inline: 1em .5em; border-block-end: 1px solid var(--line) }
-.title { flex: 1; font-size: 1.0625em; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
-.count, .meta, .note, .under, .state, label, .error { font-size: .8125em }
-.count, .note, .time, .under, .state, .close, .log:empty { color: var(--quiet); unicode-bidi: plaintext }
-.count { padding-inline-end: .5em }
-.count:not(:empty)::before { content: "● "; color: #2b9d5c }
-.close { padding: .5em }
-.status:not(:empty) { padding: .5em 1em; font-size: .875em; background: var(--soft) }
+.header { min-height: 3.5em; padding-inline: 1em; border-block-end: 1px solid var(--line) }
+.titles, .log, .join, textarea { flex: 1; min-width: 0 }
+small { display: block; text-align: match-parent }
+.title { font-size: 1em }
+.title, .me { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
+.badge, .meta, .new, .status, .under, label, .error, small { font-size: .8125em }
+.time, .under, .close, .log:empty, small { color: var(--quiet); unicode-bidi: plaintext }
+.count:not(:empty)::before { content: "● "; color: #295 }
+.status:not(:empty) { padding: .5em 1em; background: var(--soft) }
 .action { text-decoration: underline; white-space: nowrap }
-.log { flex: 1; overflow: hidden auto; overscroll-behavior: contain; padding: .25em 1em 1em; outline-offset: -3px }
+.log { overflow: hidden auto; overscroll-behavior: contain; padding: .25em 1em 1em; outline-offset: -3px }
 .log:empty { display: grid; place-items: center }
 .log:empty::before { content: attr(data-empty) }
-.message { display: flex; flex-direction: column; align-items: start; margin-block-start: .75em; padding-inline-end: 2em }
+.message { align-items: start; margin-block-start: .75em; padding-inline-end: 2em }
 .own { align-items: end; padding-inline: 2em 0 }
-.follows { margin-block-start: .1875em }
+.follows { margin-block-start: .25em }
 .meta { padding: 0 .75em .125em }
 .own .meta, .follows .meta { position: absolute; clip-path: inset(50%) }
 .name { font-weight: 600; color: oklch(from var(--quiet) l .12 var(--hue)) }
-.owner { padding: 0 .5em; border-radius: 1em }
-.bubble { display: flex; flex-wrap: wrap; column-gap: .75em; max-width: 100%; padding: .4375em .75em; border-radius: 14px; background: var(--soft); font-size: .9375em }
-.failed .bubble { outline: 2px solid var(--alarm); outline-offset: 1px }
+.badge, .owner { padding: 0 .5em; border-radius: 1em }
+.bubble { display: flex; flex-wrap: wrap; column-gap: .5em; max-width: 100%; padding: .5em .75em; border-radius: 14px; background: var(--soft); font-size: .95em }
+.failed .bubble { outline: 2px solid var(--alarm) }
 .text { min-width: 0; white-space: pre-wrap }
-a { color: inherit }
+a, .own .time { color: inherit }
 .time { margin-inline-start: auto; align-self: end; font-size: .8em }
-.own .time { color: inherit }
 .failed .state, .over, .error { color: var(--alarm) }
 .note { margin-block-start: .75em; text-align: center }
-.state { margin-block-start: .375em }
+.state { margin-block-start: .5em }
 .foot { position: relative; padding: .75em; border-block-start: 1px solid var(--line) }
-.new { position: absolute; inset: auto 0 calc(100% + .75em); width: fit-content; margin: auto; padding: .375em 1em; background: var(--text); color: var(--surface); font-size: .875em }
+.new { position: absolute; inset: auto 0 calc(100% + .75em); width: fit-content; margin: auto; padding: .5em 1em; background: var(--text); color: var(--surface) }
 .send { align-items: end }
-.input { flex: 1; min-width: 0; padding: .5em .875em; border: 1px solid var(--quiet); background: var(--surface); resize: none; field-sizing: content; max-height: 8em }
-.go { padding: .5625em }
-:disabled { opacity: .5 }
-.me { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
-.join { flex: 1; overflow: auto; display: flex; flex-direction: column; gap: .5em; padding: 1.5em }
-.join .input { flex: none }
-.greeting { margin-block: auto 1.5em; text-align: center }
+.input { padding: .5em 1em; border: 1px solid var(--quiet); background: var(--surface); resize: none; field-sizing: content; max-height: 8em }
+.go, .close { padding: .55em }
+:disabled, [readonly] { opacity: .5 }
+.rule:not(:empty) { padding: .5em }
+.join { overflow: auto; gap: .5em; padding: 1.5em }
+.greeting { margin-block: auto 1em; text-align: center }
 .error { min-height: 3em; margin-block-end: auto }
 @media ${PHONE} {
   dialog { inset: var(--top) 0 auto; width: 100%; max-width: 100%; height: var(--height); max-height: none; border: 0; border-radius: 0 }
@@ -125,8 +130,7 @@ a { color: inherit }
 `;
 
 function make(tag, part, attributes = {}, ...children) {
-  const language = /svg|path/.test(tag) ? "2000/svg" : "1999/xhtml";
-  const element = document.createElementNS(`http://www.w3.org/${language}`, tag);
+  const element = document.createElementNS(`http://www.w3.org/${/svg|path/.test(tag) ? "2000/svg" : "1999/xhtml"}`, tag);
   for (const [name, value] of Object.entries({ class: part, part, ...attributes })) element.setAttribute(name, value);
   element.append(...children);
   return element;
@@ -138,53 +142,47 @@ function button(part, act, ...children) {
   return element;
 }
 
-const icon = (d) => make("svg", "icon", { viewBox: "0 0 24 24", "aria-hidden": true }, make("path", "line", { d }));
+const icon = (d) => make("svg", "icon", { viewBox: "0 0 24 24" }, make("path", "", { d }));
 
 /** A number, whatever a frame holds. */
 const number = (value, otherwise) => value > 0 && value < 1e11 ? value : otherwise;
 
-// Pages over http have no crypto.randomUUID.
+// Not every page has crypto.randomUUID.
 const newNonce = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 function linked(text) {
-  const link = { target: "_blank", rel: "noopener noreferrer nofollow" };
   return text.split(/(https?:\/\/[^\s<>"]*[^\s<>".,:;!?')\]])/i).map((part, index) =>
-    index % 2 && URL.canParse(part) ? make("a", "link", { href: part, ...link }, part) : part);
+    index % 2 && URL.canParse(part) ? make("a", "link", { href: part, target: "_blank", rel: "noopener noreferrer nofollow" }, part) : part);
 }
 
-/** A name and the token that proves it, for all widgets of one server. */
+/** A name and its token, for all widgets of one server. */
 class Visitor extends EventTarget {
   static known = {};
 
-  static of(server) {
-    return Visitor.known[server] ??= new Visitor(`portfolio-chat ${server}`);
-  }
-
-  constructor(key) {
+  constructor(server) {
     super();
-    this.key = key;
+    const key = this.key = `portfolio-chat ${server}`;
     try {
+      this.owner = server === origin && sessionStorage[key]; // owner.js put it there
       this.take(localStorage[key]);
     } catch { /* no storage here */ }
   }
 
   take(stored) {
-    const { name, token } = JSON.parse(stored ?? "{}");
-    if (!name || (name === this.name && token === this.token)) return;
-    Object.assign(this, { name, token });
+    if (!stored || stored === this.stored) return;
+    Object.assign(this, JSON.parse(stored), { stored });
     this.dispatchEvent(new Event("change"));
   }
 
   keep(name, token) {
-    const stored = JSON.stringify({ name, token });
-    this.take(stored);
+    this.take(JSON.stringify({ name, token }));
     try {
-      localStorage[this.key] = stored;
-    } catch { /* nor here */ }
+      localStorage[this.key] = this.stored;
+    } catch { /* no storage here */ }
   }
 }
 
-/** Own posts without an answer, and which of them may be sent now. */
+/** Own posts without an answer, and which may be sent now. */
 class Posts {
   texts = new Map(); // by nonce
 
@@ -221,18 +219,13 @@ class Posts {
     this.flush();
   }
 
-  postpone(nonce, seconds) {
-    this.onTheirWay.delete(nonce);
-    this.window = 1;
+  postpone(seconds) {
     clearTimeout(this.pause);
-    this.pause = setTimeout(() => {
-      this.pause = 0;
-      this.flush();
-    }, 1000 * seconds);
+    this.pause = setTimeout(() => this.hold(1), 1000 * seconds);
   }
 }
 
-/** Stays in the room, unless the close code says not to. Tells `on` what happens. */
+/** Stays in the room, unless the close code says not to. Tells `on`. */
 class Connection {
   posts = new Posts((frame) => this.send(frame));
   attempt = 0;
@@ -241,60 +234,58 @@ class Connection {
     Object.assign(this, { server, visitor, on });
   }
 
-  /** `wish`: another name; the old one is kept until the server agrees. */
+  /** `wish`: another name, once the server agrees. */
   start(wish = this.wish) {
     this.leave();
     this.wish = wish;
     this.name = wish ?? this.visitor.name;
     const url = new URL("ws/chat", this.server);
-    url.protocol = url.protocol.replace("http", "ws");
-    const past = this.epoch ? { epoch: this.epoch, since: this.seq } : {};
-    url.search = new URLSearchParams({ username: this.name, ...past });
+    url.search = new URLSearchParams({ username: this.name, ...this.epoch && { epoch: this.epoch, since: this.seq } });
     const token = wish ? null : this.visitor.token;
     this.enter("connecting");
     try {
       this.open(new WebSocket(url, token ? ["chat.v1", `bearer.${token}`] : "chat.v1"));
     } catch {
-      this.end(1006); // a page over https may not open a room over http
+      this.end(1006); // https pages may not open http rooms
     }
   }
 
   open(socket) {
-    this.socket = socket; // what an earlier one still says is not heard
-    socket.onmessage = ({ data }) => this.socket === socket && this.hear(data);
-    socket.onclose = ({ code }) => this.socket === socket && this.end(code);
+    this.socket = socket;
+    socket.onmessage = ({ data }) => this.hear(data);
+    socket.onclose = ({ code }) => this.end(code);
     this.patience = FIRST_PATIENCE;
     this.watch();
   }
 
-  /** At once: a browser waits long for the goodbye of a dead connection. */
+  /** At once: a dead connection's goodbye takes long. */
   leave() {
     clearTimeout(this.timer);
     clearTimeout(this.watchdog);
     this.posts.hold();
+    if (this.socket) this.socket.onmessage = this.socket.onclose = null;
     this.socket?.close();
     this.socket = this.refusal = null;
     this.state = "ended";
   }
 
-  /** The tab or the network woke: is the connection still alive? */
+  /** The tab or the network woke: is the connection alive? */
   wake() {
     if (this.state === "waiting" && !this.full) this.start();
-    if (this.state !== "online") return;
     this.send({ type: "ping" });
-    this.watch(Math.min(PROBE_PATIENCE, this.patience));
+    if (this.state === "online") this.watch(Math.min(PROBE_PATIENCE, this.patience));
   }
 
   end(code) {
     const { refusal } = this;
     this.leave();
-    if ([1000, 1008, 1009].includes(code) || (code >= 4500 && code < 5000)) {
+    if (/^(100[089]|4[5-9]..)$/.test(code)) {
       this.wish = null;
       return this.enter("ended", code, refusal);
     }
     this.full = code === 1013;
     // Full jitter: not all at once.
-    const jitter = Math.random() * Math.min(MAX_DELAY, FIRST_DELAY * 2 ** Math.min(this.attempt++, 10));
+    const jitter = Math.random() * Math.min(MAX_DELAY, FIRST_DELAY * 2 ** this.attempt++);
     const seconds = jitter + number(refusal?.data.retry_after, this.full ? FULL_DELAY : 0);
     this.timer = setTimeout(() => this.start(), 1000 * seconds);
     this.enter("waiting", code, refusal, Math.ceil(seconds));
@@ -320,39 +311,39 @@ class Connection {
       const frame = JSON.parse(text);
       const { type, data } = frame;
       if (type === "ping") this.send({ type: "pong" });
-      if (type === "history" && !frame.recovered) this.epoch = this.seq = null; // until the session frame tells them
+      if (type === "history" && !frame.recovered) this.epoch = this.seq = null; // until the session tells
       if (type === "history") data.forEach((message) => this.count(message));
-      if (type === "message") this.count(data);
+      if (/^(message|hidden)$/.test(type)) this.count(data);
       if (type === "session") this.begin(data);
-      this.refusal = null; // it ends the connection only as the last frame
+      this.refusal = null; // only the last frame ends the connection
       if (type === "error") this.refuse(frame);
       else this.on[`on_${type}`]?.(frame);
     } catch (error) {
-      console.warn("A chat frame that is not understood:", error);
+      console.warn("Not a chat frame:", error);
     }
   }
 
-  begin({ username, token, epoch, seq, heartbeat_interval: beat }) {
-    Object.assign(this, { wish: null, name: username, epoch, seq, attempt: 0 });
+  begin({ username: name, token, epoch, seq, heartbeat_interval: beat }) {
+    Object.assign(this, { wish: null, name, epoch, seq, attempt: 0 });
     this.patience = 2 * number(beat, FIRST_PATIENCE);
     this.watch();
-    this.visitor.keep(username, token);
+    this.visitor.keep(name, token);
     this.enter("online");
     this.posts.hold(WINDOW);
   }
 
-  /** An old message comes again where its acknowledgement was lost. */
+  /** Old messages come again where an answer was lost. */
   count({ nonce, seq }) {
-    if (this.seq != null) this.seq = Math.max(this.seq, seq);
-    this.posts.acknowledge(nonce); // under any name: nobody else knows it yet
+    if (seq > this.seq) this.seq = seq;
+    this.posts.acknowledge(nonce); // under any name: nobody else knows it
   }
 
   refuse(frame) {
     const { nonce, code, retry_after } = frame.data;
     const text = this.posts.texts.get(nonce);
-    const seconds = ["unavailable", "rate_limited"].includes(code) ? number(retry_after, 1) : 0;
+    const seconds = /^(unavailable|rate_limited|slow_mode)$/.test(code) ? number(retry_after, 1) : 0;
     if (!text) this.refusal = frame;
-    else if (seconds) this.posts.postpone(nonce, seconds);
+    else if (seconds) this.posts.postpone(seconds);
     else this.posts.acknowledge(nonce);
     this.on.on_error(frame, text, seconds);
   }
@@ -366,8 +357,7 @@ class Log {
 
   constructor(view) {
     this.view = view;
-    const labels = { "aria-label": view.say("messages"), "data-empty": view.say("empty") };
-    const log = this.element = make("div", "log", { role: "log", tabindex: 0, ...labels });
+    const log = this.element = make("div", "log", { role: "log", tabindex: 0, "aria-label": view.say("messages"), "data-empty": view.say("empty") });
     log.onscroll = () => {
       this.stuck = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
       view.see();
@@ -380,7 +370,7 @@ class Log {
     if (stuck) this.element.scrollTop = this.element.scrollHeight;
   }
 
-  /** History is no news: screen readers pass over it. */
+  /** History is no news to screen readers. */
   quiet() {
     this.element.ariaLive = "off";
     clearTimeout(this.loud);
@@ -389,18 +379,19 @@ class Log {
 
   clear() {
     this.element.replaceChildren(...this.posts.values());
-    this.messages.clear();
+    this.messages = new Map();
   }
 
   hide(id) {
     this.messages.get(id)?.remove();
     this.messages.delete(id);
+    this.group();
   }
 
   post(nonce, data, state, ...why) {
     const element = this.render(data, true, this.view.say(state));
     element.classList.add("waiting", state);
-    element.append(make("div", "state", {}, ...why));
+    element.append(make("small", "state", {}, ...why));
     const end = this.posts.get(nonce)?.nextSibling ?? null;
     this.drop(nonce);
     this.posts.set(nonce, element);
@@ -416,23 +407,29 @@ class Log {
     this.drop(data.nonce);
     if (this.messages.has(data.id)) return false;
     const element = this.render(data, own);
-    this.insert(element);
     this.messages.set(data.id, element);
+    this.insert(element);
     if (this.messages.size > MAX_SHOWN) this.hide(this.messages.keys().next().value);
     return true;
   }
 
   note(text) {
-    this.insert(make("p", "note", { "aria-live": "off" }, text));
+    this.insert(make("small", "note", { "aria-live": "off" }, text));
   }
 
   insert(element, end = this.element.querySelector(".waiting")) {
     this.element.insertBefore(element, end ?? null);
-    for (const { classList, data, previousSibling: before } of [element, end].filter(Boolean)) {
-      const seconds = data?.timestamp - before?.data?.timestamp;
-      classList.toggle("follows", data?.username === before?.data?.username && seconds < 300);
-    }
+    this.group();
     this.follow(this.stuck);
+  }
+
+  /** Who goes on writing is not named again. */
+  group() {
+    let before = {};
+    for (const { classList, data = {} } of this.element.children) {
+      classList.toggle("follows", data.username === before.username && data.timestamp - before.timestamp < 300);
+      before = data;
+    }
   }
 
   render(data, own, time = this.time(data.timestamp)) {
@@ -449,25 +446,24 @@ class Log {
 
   time(timestamp) {
     const when = new Date(1000 * number(timestamp, 0));
-    const today = when.toDateString() === new Date().toDateString();
     try {
       const { lang } = this.view.host.closest("[lang]");
+      const today = when.toDateString() === new Date().toDateString();
       return when.toLocaleString(lang, today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
     } catch {
-      return when.toLocaleString(); // the page names no language, or none that there is
+      return when.toLocaleString(); // the page's language is none
     }
   }
 }
 
 class View {
-  limit = Infinity;
   unread = 0;
 
   constructor(host) {
     this.host = host;
     this.corner = host.hasAttribute("corner");
     const server = new URL(host.getAttribute("server") ?? SCRIPT?.src ?? "", document.baseURI);
-    this.visitor = Visitor.of(server.origin);
+    this.visitor = Visitor.known[server.origin] ??= new Visitor(server.origin);
     this.connection = new Connection(server, this.visitor, this);
     this.log = new Log(this);
     this.build();
@@ -480,14 +476,14 @@ class View {
 
   build() {
     this.root = make("div", "root", {}, this.makePanel());
-    if (this.corner) this.root.prepend(this.makeButton());
-    // Keys typed here are not the page's shortcuts.
+    if (this.corner) this.makeButton();
+    // Keys typed here are not for the page.
     for (const type of ["keydown", "keyup"]) this.root.addEventListener(type, (event) => event.stopPropagation());
     const shadow = this.host.attachShadow({ mode: "open" });
+    shadow.append(this.root);
     const sheet = new CSSStyleSheet(); // which CSP lets pass
     sheet.replaceSync(STYLE);
     shadow.adoptedStyleSheets = [sheet];
-    shadow.append(this.root);
     this.root.style.setProperty("--chat-accent", this.host.getAttribute("accent"));
     this.askName(!this.visitor.name);
   }
@@ -495,21 +491,22 @@ class View {
   makeButton() {
     this.badge = make("span", "badge", { hidden: "" });
     this.button = button("button", () => this.host.open = true, icon("M4 5h16v11H9l-5 4Z"), this.badge);
-    return this.button;
+    this.root.prepend(this.button);
   }
 
   makePanel() {
     const title = this.say("title");
     this.status = make("div", "status", { role: "status" });
-    // The empty title hides the host's own from the mouse.
+    // Else the host's title would show.
     this.panel = make(this.corner ? "dialog" : "section", "panel", { "aria-label": title, title: "" });
-    this.people = make("span", "count");
-    const header = make("div", "header", {}, make("h2", "title", {}, title), this.people);
-    this.panel.append(header, this.status, this.makeJoin(), this.log.element, this.makeFoot());
+    this.people = make("small", "count");
+    this.presence = make("small", "presence");
+    this.header = make("div", "header", {}, make("div", "titles", {}, make("h2", "title", {}, title), this.presence), this.people);
+    this.panel.append(this.header, this.status, this.makeJoin(), this.log.element, this.makeFoot());
     if (!this.corner) return this.panel;
     const close = button("close", () => this.host.open = false, icon("m6 6 12 12M18 6 6 18"));
     close.ariaLabel = this.say("close_chat");
-    header.append(close);
+    this.header.append(close);
     this.panel.onkeydown = ({ key, isComposing }) => {
       if (key === "Escape" && !isComposing) close.click();
     };
@@ -520,10 +517,12 @@ class View {
   makeJoin() {
     this.name = make("input", "input", { id: "name", autocomplete: "nickname", maxlength: 50, "aria-describedby": "error" });
     this.error = make("p", "error", { id: "error", role: "alert" });
-    const label = make("label", "label", { for: "name" }, this.say("your_name"));
-    const joining = make("button", "go", {}, this.say("join"));
-    this.join = make("form", "join", {}, make("p", "greeting", {}, this.say("greeting")), label, this.name, joining, this.error);
+    this.join = make("form", "join", {},
+      make("p", "greeting", {}, this.say("greeting")),
+      make("label", "label", { for: "name" }, this.say("your_name")),
+      this.name, make("button", "go", {}, this.say("join")), this.error);
     this.join.onsubmit = (event) => this.pickName(event);
+    if (this.connection.server.origin === origin) this.join.append(button("under", () => this.signIn(), this.say("sign_in")));
     return this.join;
   }
 
@@ -533,8 +532,7 @@ class View {
       this.see();
       this.input.focus();
     });
-    const placeholder = this.say("write");
-    this.input = make("textarea", "input", { rows: 1, enterkeyhint: "send", dir: "auto", "aria-label": placeholder, placeholder });
+    this.input = make("textarea", "input", { rows: 1, enterkeyhint: "send", dir: "auto", placeholder: this.say("write") });
     this.input.oninput = () => this.measure();
     this.input.onkeydown = (event) => {
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) this.post(event);
@@ -543,14 +541,16 @@ class View {
     this.sending.ariaLabel = this.say("send");
     this.me = button("me", () => this.askName(true));
     this.counter = make("span", "counter", { role: "status" });
-    const under = make("div", "under", {}, this.me, this.counter);
-    this.foot = make("div", "foot", {}, this.news, make("div", "send", {}, this.input, this.sending), under);
+    this.rule = make("small", "rule", { role: "status" });
+    this.foot = make("div", "foot", {}, this.news, this.rule,
+      make("div", "send", {}, this.input, this.sending),
+      make("div", "under", {}, this.me, this.counter));
     return this.foot;
   }
 
   connect() {
     const { signal } = this.listening = new AbortController();
-    const listen = (target, type, act) => target?.addEventListener(type, act, { signal });
+    const listen = (target, type, act) => target.addEventListener(type, act, { signal });
     listen(window, "online", () => this.connection.wake());
     listen(window, "offline", () => this.connection.wake());
     listen(document, "visibilitychange", () => document.hidden || this.see() || this.connection.wake());
@@ -558,7 +558,8 @@ class View {
     listen(this.visitor, "change", () => this.follow());
     listen(visualViewport, "resize", () => this.fit());
     listen(visualViewport, "scroll", () => this.fit());
-    if (this.visitor.name) this.connection.start();
+    if (this.visitor.owner) this.signIn();
+    else if (this.visitor.name) this.connection.start();
     if (this.corner) this.toggle(this.host.open);
     this.see();
   }
@@ -570,10 +571,17 @@ class View {
     this.see();
   }
 
-  /** Another widget or tab has a name now. */
+  /** On the chat's own origin alone: other pages could read the token. */
+  signIn() {
+    import(new URL("owner.js", this.connection.server)).then(
+      ({ signIn }) => signIn(this, make, button, STRINGS), () => this.tell(this.say("unavailable")));
+  }
+
+  /** Another widget or tab has a name now, or an owner. */
   follow() {
     const { state, name, wish } = this.connection;
-    if (!wish && (state === "ended" && !this.join.hidden || name !== this.visitor.name)) this.connection.start();
+    if (this.visitor.owner) this.signIn();
+    else if (!wish && (state === "ended" && !this.join.hidden || name !== this.visitor.name)) this.connection.start();
   }
 
   toggle(open, focus) {
@@ -588,11 +596,11 @@ class View {
     this.emit("open", { open });
   }
 
-  focus(open = true) {
+  focus(open) {
     (open ? this.join.hidden ? this.input : this.name : this.button).focus();
   }
 
-  /** Leaves room for the keyboard of a phone. */
+  /** Leaves room for a phone's keyboard. */
   fit() {
     const { height, offsetTop, scale } = visualViewport;
     if (scale > 1.01) return; // pinched, not covered
@@ -620,9 +628,9 @@ class View {
     this.join.hidden = !asked;
     this.log.element.hidden = this.foot.hidden = asked;
     this.error.textContent = why;
-    this.name.ariaInvalid = Boolean(why);
+    this.name.ariaInvalid = !!why;
     if (moved) this.name.value = this.connection.name ?? "";
-    if (focused && (moved || why)) this.focus();
+    if (focused && (moved || why)) this.focus(true);
   }
 
   pickName(event) {
@@ -636,21 +644,28 @@ class View {
     this.connection.start(same ? null : name);
   }
 
-  on_session({ data: { username: name, max_message_length: limit } }) {
-    this.limit = number(limit, Infinity);
+  on_session({ data }) {
+    const { username: name } = data;
+    this.limit = number(data.max_message_length, Infinity);
     this.me.textContent = this.say("as_name", { name });
     if (name !== this.who) this.askName(false); // one may be typing in it
     this.who = name;
+    this.on_room({ data });
+  }
+
+  on_room({ data: { paused, slow_mode: seconds, owner_online } }) {
+    this.presence.textContent = this.say(owner_online ? "owner_here" : "owner_away");
+    this.rule.textContent = paused ? this.say("paused") : seconds > 0 ? this.say("slow", { seconds }) : "";
+    this.input.readOnly = paused && !this.visitor.owner;
     this.measure();
   }
 
   measure() {
-    const { input, limit, counter } = this;
-    const left = limit - [...input.value].length;
-    const near = left <= Math.min(100, limit / 5);
+    const { input, limit = Infinity, counter } = this;
+    const left = limit - [...input.value].length, near = left <= Math.min(100, limit / 5);
     counter.textContent = near ? this.say(left < 0 ? "excess" : "remaining", { count: Math.abs(left) }) : "";
     counter.classList.toggle("over", left < 0);
-    this.sending.disabled = left < 0 || !input.value.trim();
+    this.sending.disabled = left < 0 || input.readOnly || !input.value.trim();
   }
 
   write(text) {
@@ -666,7 +681,7 @@ class View {
     this.write("");
   }
 
-  /** Also again: one nonce is stored once. */
+  /** Also again: a nonce is stored once. */
   send(nonce, text) {
     this.showPost(nonce, text, "sending");
     this.connection.posts.add(nonce, text);
@@ -694,13 +709,13 @@ class View {
     texts.clear();
   }
 
-  on_history({ data, recovered, hidden = [] }) {
-    const known = this.visited && new Set(this.log.messages.keys());
+  on_history({ data: frame, recovered, hidden = [] }) {
+    const known = this.visited && this.log.messages;
     this.visited = true;
     this.log.quiet();
     if (!recovered) this.log.clear();
     hidden.forEach((id) => this.log.hide(id));
-    for (const message of data.slice(-MAX_SHOWN)) this.on_message({ data: message }, known?.has(message.id) === false);
+    for (const data of frame.slice(-MAX_SHOWN)) this.on_message({ data }, known?.has(data.id) === false);
   }
 
   on_message({ data }, news = true) {
@@ -712,12 +727,17 @@ class View {
     this.emit("message", { ...data, text: data.text ?? data.content, own });
   }
 
+  on_hidden({ data: { id, nonce } }) {
+    this.log.hide(id);
+    this.log.drop(nonce);
+  }
+
   on_user_count({ data }) {
     this.people.textContent = this.say("here", data);
   }
 
-  on_system({ data: { event, user } }) {
-    if (event in STRINGS) this.log.note(this.say(event, { name: user }));
+  on_system({ data: { event, user: name } }) {
+    if (event in STRINGS) this.log.note(this.say(event, { name }));
   }
 
   /** `text`: the refused post, `seconds`: until it goes again. */
@@ -737,7 +757,7 @@ class View {
     if (state === "online") this.tell("");
     else if (state === "connecting") this.slow = setTimeout(() => this.tell(this.say("connecting")), 600);
     else this.tell(why);
-    if (state !== "online") this.people.textContent = "";
+    if (state !== "online") this.people.textContent = this.presence.textContent = "";
     this.emit("status", { status: state, text: this.status.textContent });
     if (state !== "ended") return;
     this.giveUp(why);

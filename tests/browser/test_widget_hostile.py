@@ -20,7 +20,7 @@ CHAT = '<portfolio-chat server="{}"></portfolio-chat>'
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # which the server takes out
 # What the widget makes; anything else would be somebody's markup. Attributes that could run or load are no one's.
 INVENTORY = """() => {
-  const known = "bdi button dialog div form h2 input label p path section span svg a textarea".split(" ");
+  const known = "bdi button dialog div form h2 input label p path section small span svg a textarea".split(" ");
   const chats = [...document.querySelectorAll("portfolio-chat")];
   const all = chats.flatMap((chat) => [...chat.shadowRoot.querySelectorAll("*")]);
   return all.filter((element) => !known.includes(element.localName)
