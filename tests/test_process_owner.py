@@ -93,6 +93,7 @@ async def test_owner_who_is_here_and_who_posts_over_http_is_one(server: RunningS
     async with visit(server, "x", OWNER) as owner:
         posted = post(server, "over HTTP", "n-1")
         await owner.client.say("over HTTP", nonce="n-1")  # the same session, so it is the same post
+        await until(lambda: owner.seqs == [posted["seq"]] * 2)
         await owner.client.say("over WebSocket", nonce="n-2")
         await until(lambda: owner.seqs == [posted["seq"]] * 2 + [2])
     assert done(ask(server, "POST", "/api/messages", {"content": "over WebSocket", "nonce": "n-2"}))["seq"] == 2

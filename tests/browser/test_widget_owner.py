@@ -200,7 +200,7 @@ def test_what_is_done_while_the_server_is_slow_is_done_next(visit: Visit, addres
     held: list[Route] = []
     bob, anna = visit(address, "bob"), visit(address)
     sign_in(anna)
-    anna.page.route("**/api/bans", held.append)
+    anna.page.route("**/api/bans", lambda route: held.append(route))  # noqa: PLW0108 - it gets attributes
     press(anna, "The room")
     expect(dialog(anna)).to_have_attribute("aria-busy", "true")
     press(anna, "Pause the room")
