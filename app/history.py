@@ -45,7 +45,7 @@ class History:
             self._kept.append(Kept(message.seq, message.id, data))
             self.seq = message.seq
         while len(self._kept) > self._keep:
-            self._whole_from = self._kept.popleft().seq
+            self._whole_from = max(self._whole_from, self._kept.popleft().seq)
             self._older = True
         self._plain = None
 

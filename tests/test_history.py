@@ -59,7 +59,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(steps, st.integers(0, 8), st.integers(0, 8), st.sampled_from([3, history.HIDINGS]))
 def test_recovery_is_whole_or_it_is_none(happened: list[Any], limit: int, recovery: int, hidings: int) -> None:
     keep = max(limit, recovery)
@@ -77,10 +77,8 @@ def test_recovery_is_whole_or_it_is_none(happened: list[Any], limit: int, recove
                     assert set(hidden or ()) == model.must_hear(since)
                     assert len(hidden or ()) == len(set(hidden or ()))
                 else:
-                    plain = model.left(0)[-limit:] if limit else []
                     assert hidden is None
-                    assert seqs == plain[len(plain) - len(seqs) :]
-                    assert len(seqs) == len(plain) or model.hidden  # it goes no further back than what is kept
+                    assert seqs == (model.left(0)[-limit:] if limit else [])
             assert kept.seq == model.seq
         if hidings == history.HIDINGS or not model.hidden:
             assert shown(kept, model.seq)[0]  # who has everything is never sent all of it
@@ -96,6 +94,10 @@ def happen(kept: History, model: Model, what: str, how: Any) -> None:
         kept.hide(hidings)
         model.gone.update(seqs)
         model.hidden += hidings
+        if gap := kept.gap():
+            before, room = gap
+            older = [message(seq) for seq in reversed(model.left(0)) if seq < before][:room]
+            kept.fill([(each, frames.encode_data(each)) for each in older])
     else:
         model.pruned = max(model.pruned, min(how, model.seq))
         kept.prune(model.pruned)
@@ -149,3 +151,16 @@ def test_plain_history_is_encoded_once_and_anew_after_each_change() -> None:
     assert shown(kept) == (False, [1, 2, 4], None)
     kept.prune(1)
     assert shown(kept) == (False, [2, 4], None)
+
+
+def test_history_that_was_filled_up_promises_no_more_than_before() -> None:
+    kept = History(2, 2, 2, LARGE)
+    add(kept, 1, 2, 3)
+    kept.hide([Hiding(1, "id-1", 3)])
+    add(kept, 4, 5, 6)
+    kept.hide([Hiding(5, "id-5", 6), Hiding(6, "id-6", 6)])  # with which it forgets what was hidden at 3
+    assert kept.gap() == (7, 2)
+    kept.fill([(message(seq), frames.encode_data(message(seq))) for seq in (4, 3)])
+    assert shown(kept) == (False, [3, 4], None)
+    add(kept, 7)
+    assert shown(kept, 3) == (False, [4, 7], None)
