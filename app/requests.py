@@ -85,7 +85,7 @@ async def body_of(request: Request, model: type[Model]) -> Model:
         if len(body) > MAX_BODY:
             raise RequestTooLarge
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body or b"{}")  # where all may be left out, so may the braces
     except ValidationError as error:
         raise _fault(error) from None
 

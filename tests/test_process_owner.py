@@ -162,7 +162,7 @@ BAD: list[tuple[str, str, object, str | None]] = [
     ("POST", "/api/messages", {"content": "x", "nonce": ""}, "nonce"),
     ("POST", "/api/messages", {"content": "x", "username": "ada"}, "username"),
     ("POST", "/api/messages", b"no JSON", None),
-    ("POST", "/api/messages", b"", None),
+    ("POST", "/api/messages", b"", "content"),
     ("POST", "/api/messages", b'{"content": "\xff"}', None),
     ("POST", "/api/messages", b'{"content": "\\ud800"}', None),
     ("POST", "/api/messages", b"[" * 5000, None),
@@ -200,6 +200,13 @@ def test_what_is_wrong_is_told_by_its_field(simple: RunningServer) -> None:
     assert wrong == []
     assert (page(simple), done(ask(simple, "GET", "/api/bans"))) == before
     assert "Traceback" not in simple.log()
+
+
+def test_where_all_may_be_left_out_so_may_the_body(simple: RunningServer) -> None:
+    ban = done(ask(simple, "PUT", "/api/bans/kim"))
+    assert ban == {"username": "kim", "until": None, "address": False, "reason": None}
+    assert done(ask(simple, "DELETE", "/api/bans/kim")) == ban
+    assert done(ask(simple, "PATCH", "/api/room"))["paused"] is False
 
 
 def test_what_is_not_there_is_404(simple: RunningServer) -> None:
