@@ -151,6 +151,19 @@ def lose_tail(redis: RunningRedis, stream: str) -> None:
     redis.ask(f"HSET {PREFIX}room seq 1")
 
 
+async def test_emptied_store_gets_the_rules_that_a_worker_knows(
+    worker: Start, shared_redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.engines.redis_room.READ_SECONDS", 0.05)
+    monkeypatch.setattr(redis_module, "READ_SECONDS", 0.05)
+    one = await worker()
+    assert await one.engine.amend("", "rules")
+    shared_redis.ask("FLUSHALL")
+    await until(lambda: one.renewed == 2)
+    two = await worker()
+    assert one.engine.rules == two.engine.rules == "rules"
+
+
 async def test_worker_that_missed_pruned_messages_starts_anew(worker: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.engines.redis_room.READ_SECONDS", 0.05)
     monkeypatch.setattr(redis_module, "READ_SECONDS", 0.05)
