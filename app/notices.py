@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -85,10 +86,11 @@ def _address(url: str) -> tuple[str, Mapping[str, str]]:
 
 def _heading(notice: Notice) -> str:
     name = _NOT_IN_NAMES.sub("?", notice.username)
+    when = time.strftime("at %H:%M UTC", time.gmtime(notice.timestamp))
     if notice.count == 1:
-        return f"{name} wrote"
+        return f"{name} wrote {when}"
     count = f"{MOST} or more" if notice.count >= MOST else str(notice.count)
-    return f"{count} new messages, the last from {name}"
+    return f"{count} new messages, the last from {name} {when}"
 
 
 def _cut(text: str) -> str:

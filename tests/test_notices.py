@@ -95,7 +95,7 @@ def test_json_has_what_a_program_needs() -> None:
 
 def test_discord_gets_markdown_and_pings_nobody() -> None:
     assert content(made("discord", "hello\nworld")) == {
-        "content": f"**ada wrote:**\nhello\nworld\n<{PUBLIC}/>",
+        "content": f"**ada wrote at 00\\:00 UTC:**\nhello\nworld\n<{PUBLIC}/>",
         "allowed_mentions": {"parse": []},
         "flags": 4,
     }
@@ -104,10 +104,10 @@ def test_discord_gets_markdown_and_pings_nobody() -> None:
 def test_slack_gets_blocks_and_a_fallback_without_the_text() -> None:
     sent = content(made("slack", "hello\nworld"))
     heading, text, link = (block["text"] for block in sent.pop("blocks"))
-    assert heading == {"type": "plain_text", "text": "ada wrote:", "emoji": False}
+    assert heading == {"type": "plain_text", "text": "ada wrote at 00:00 UTC:", "emoji": False}
     assert text == {"type": "plain_text", "text": "hello\nworld", "emoji": False}
     assert link == {"type": "mrkdwn", "text": f"<{PUBLIC}/>", "verbatim": True}
-    assert sent.pop("text") == "ada wrote"
+    assert sent.pop("text") == "ada wrote at 00:00 UTC"
     assert sent == dict.fromkeys(("mrkdwn", "link_names", "unfurl_links", "unfurl_media"), False)
 
 
@@ -118,7 +118,7 @@ def test_ntfy_gets_plain_text() -> None:
     assert headers == {
         "content-type": "text/plain; charset=utf-8",
         "user-agent": "portfolio-backend",
-        "title": "ada wrote",
+        "title": "ada wrote at 00:00 UTC",
         "click": f"{PUBLIC}/",
     }
 
@@ -133,16 +133,16 @@ def test_without_public_url_there_is_no_link(format: Format) -> None:
 @pytest.mark.parametrize(
     ("count", "heading"),
     [
-        (1, "ada wrote"),
-        (2, "2 new messages, the last from ada"),
-        (999, "999 new messages, the last from ada"),
-        (1000, "1000 or more new messages, the last from ada"),
+        (1, "ada wrote at 00:00 UTC"),
+        (2, "2 new messages, the last from ada at 00:00 UTC"),
+        (999, "999 new messages, the last from ada at 00:00 UTC"),
+        (1000, "1000 or more new messages, the last from ada at 00:00 UTC"),
     ],
 )
 def test_heading_has_the_count(count: int, heading: str) -> None:
     assert made("ntfy", count=count).get_header("Title") == heading
     assert content(made("slack", count=count))["text"] == heading
-    escaped = heading.replace(",", r"\,")
+    escaped = heading.replace(",", r"\,").replace(":", r"\:")
     assert content(made("discord", count=count))["content"].startswith(f"**{escaped}:**\n")
 
 

@@ -16,6 +16,7 @@ from app.engines.redis_room import RedisRoom
 from app.exceptions import StoreError, UsernameTaken
 from app.roster import Session
 from app.shared_roster import SharedRoster
+from tests.fakes import draft
 from tests.running import until
 
 pytestmark = pytest.mark.anyio
@@ -41,7 +42,7 @@ class Worker:
         """Nobody is told here."""
 
     async def deliver(self, messages: object) -> None:
-        raise AssertionError("nobody writes here")
+        """Nobody reads here."""
 
     def announce(self, event: str, username: str) -> None:
         self.events.append(f"{username} {event.removeprefix('user_')}")
@@ -97,6 +98,21 @@ async def worker(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> AsyncIterat
 async def counted(users: int, *workers: Worker) -> None:
     """Waits until all workers count so many users."""
     await until(lambda: [one.roster.users for one in workers] == [users] * len(workers), 5)
+
+
+async def test_what_was_said_before_the_owner_came_or_left_counts_as_told(worker: Start) -> None:
+    one, two = await worker(), await worker()
+    room, told = one.engine.room, []
+    await room.store(one.engine.epoch, [draft("one")], 0)
+    owner = await one.come("owner")
+    await until(lambda: two.roster.owner_online)
+    told.append(await room.claim_notice(1, 60))
+    await room.store(one.engine.epoch, [draft("two")], 1)
+    one.roster.release(owner)
+    await until(lambda: not two.roster.owner_online)
+    told.append(await room.claim_notice(2, 60))
+    told.append(await room.claim_notice(3, 60))
+    assert told == [(0.0, 1), (0.0, 2), (0.0, 2)]
 
 
 async def test_user_on_two_workers_counts_once_and_stays_until_the_last_goes(worker: Start) -> None:

@@ -147,6 +147,9 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', leaving, '-inf', now)) do
 end
 
 local count, owner = redis.call('SCARD', online), redis.call('SISMEMBER', online, ARGV[10])
+if owner ~= owner_before then
+  redis.call('HSET', room, 'told', redis.call('HGET', room, 'seq') or 0) -- what the owner saw, no worker tells
+end
 if count ~= before or owner ~= owner_before or #joined + #left > 0 then
   version = redis.call('HINCRBY', room, 'version', 1)
   if count > limit then
