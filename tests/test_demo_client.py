@@ -432,7 +432,7 @@ async def terminal(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]
     command = (sys.executable, "-m", "app.demo_client", *arguments)
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, cwd=ROOT)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             yield process
     finally:
         if process.returncode is None:
