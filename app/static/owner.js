@@ -14,7 +14,7 @@ const STRINGS = {
   close: "Close",
   hide: "Hide",
   hide_of: "Hide the message of {name}",
-  hide_this: "Hide this message?",
+  hide_this: "Hide this message of {name}?",
   is_hidden: "The message is hidden.",
   ban: "Ban",
   ban_of: "Ban {name}",
@@ -25,6 +25,7 @@ const STRINGS = {
   ban_address: "Their address, too, and whoever shares it",
   ban_hide: "Hide all messages of {name}",
   is_banned: "{name} is banned.",
+  no_address: "{name} is banned, but not the address: it is not known, or may be many people's.",
   not_hidden: "{name} is banned, but the messages are still there. {why}",
   room: "The room",
   pause: "Pause the room",
@@ -36,6 +37,7 @@ const STRINGS = {
   no_bans: "Nobody is banned.",
   until: "until {time}",
   for_good: "for good",
+  and_address: "{time}, and the address",
   lift: "Lift",
   lift_of: "Lift the ban of {name}",
   sign_out: "Sign out",
@@ -46,12 +48,13 @@ const STRINGS = {
 const BANS = [3600, 86400, ""]; // seconds, "": for good
 const SLOW = [0, 10, 30, 60, 300]; // seconds
 const TIMEOUT = 10_000; // milliseconds for an answer
+const NEWS = 10_000; // milliseconds for which it is shown that something was done
 
 const STYLE = `
 .ask { inset: 0; margin: 10dvh auto auto; width: min(23rem, 100% - 2rem); height: fit-content; max-height: 85dvh; padding: 1.25em; overflow: auto; border: 1px solid var(--line); border-radius: var(--chat-radius, 16px); background: var(--surface); color: var(--text) }
 .ask::backdrop { background: #0006 }
 .ask form, .fields { display: flex; flex-direction: column; gap: .75em }
-.heading { font-size: 1.0625em }
+.heading { font-size: 1.0625em; outline: none }
 .subheading { margin-block-start: .5em; font-size: .8125em; color: var(--quiet) }
 .quote { max-height: 6em; overflow: auto; padding: .5em .75em; border-radius: 14px; background: var(--soft); font-size: .95em; white-space: pre-wrap }
 .ask .error { min-height: 0; margin: 0 }
@@ -92,9 +95,9 @@ export function signIn(view, ...kit) {
   [make, button, strings] = kit;
   for (const key of Object.keys(STRINGS)) strings[key] ??= STRINGS[key];
   if (new URL(import.meta.url).origin !== origin) return; // scripts of this page would not be the chat's own
-  const tools = [...all].find((one) => one.view === view) ?? new Tools(view);
+  const tools = view.tools ??= new Tools(view);
   if (view.visitor.owner) tools.enter();
-  else tools.askToken();
+  else if (!tools.dialog) tools.askToken();
 }
 
 /** Everywhere on the page; visitors are again who they were. */
@@ -149,12 +152,12 @@ class Tools {
       throw new Refusal(this.say("unreachable"));
     }
     const { status } = answer;
-    const data = await answer.json().catch(() => ({})); // of a proxy, it may be a page
-    if (answer.ok) return data;
+    const data = await answer.json().catch(() => null); // of a proxy, it may be a page
+    if (answer.ok && data) return data;
     if (status === 401) throw new Refusal(this.say("wrong_token"), status);
-    const seconds = Math.ceil(data.error?.retry_after);
+    const seconds = Math.ceil(data?.error?.retry_after);
     if (status === 429 && seconds) throw new Refusal(this.say("hurried", { seconds }), status);
-    throw new Refusal(data.error?.message ?? this.say("odd_answer", { status }), status);
+    throw new Refusal(data?.error?.message ?? this.say("odd_answer", { status }), status);
   }
 
   /** Shows the dialog for the token. `why`: it is asked for again. */
@@ -164,7 +167,7 @@ class Tools {
     const hint = make("small", "hint", { id: "hint" }, this.say("token_hint"));
     const label = make("label", "label", { for: "token" }, this.say("token"));
     const check = async () => {
-      const token = field.value.trim();
+      const token = field.value.trim(), { dialog } = this;
       field.focus();
       try {
         if (!/^[\w.~-]{32,256}$/.test(token)) throw new Refusal(this.say("wrong_token"), 401);
@@ -174,7 +177,7 @@ class Tools {
         throw refusal;
       }
       field.value = "";
-      this.keep(token);
+      if (dialog.open) this.keep(token); // else it was cancelled
     };
     this.ask(this.say("sign_in"), [user, make("div", "field", {}, label, field, hint)], { go: [this.say("sign_in"), check] }, why);
   }
@@ -203,6 +206,7 @@ class Tools {
     this.manage = button("manage", () => this.askRoom(), make("svg", "icon", { viewBox: "0 0 24 24" }, make("path", "", { d: GEAR })));
     Object.assign(this.manage, { ariaLabel: this.say("room"), ariaHasPopup: "dialog" });
     view.people.after(this.manage);
+    view.askName(false);
     this.dress();
     this.listen();
     const keep = (name) => this.me.textContent = this.say("as_owner", { name });
@@ -274,7 +278,7 @@ class Tools {
     const { log } = this.view;
     const messages = [...log.element.children].filter(({ data }) => data?.id);
     for (const message of messages) if (!message.querySelector(".tools")) message.append(this.makeTools(message));
-    if (!this.aimed?.isConnected || !this.aimed.matches(":focus-within")) this.aim(messages.at(-1));
+    if (!this.aimed?.isConnected || !(this.dialog || this.aimed.matches(":focus-within"))) this.aim(messages.at(-1));
     log.follow(log.stuck);
   }
 
@@ -305,19 +309,29 @@ class Tools {
     const way = ways[event.key], from = event.target.closest(".tools");
     if (!way || !from) return;
     event.preventDefault();
-    let to = from.parentElement[way];
-    while (to && !to.querySelector(".tools")) to = to[way];
+    const to = this.beside(from.parentElement, way);
     (to?.querySelector(`.${event.target.className}`) ?? to?.querySelector(".tools button"))?.focus();
   }
 
-  askHide({ id, text, content }) {
+  /** The next message that has buttons, or the one before. */
+  beside(message, way) {
+    let to = message?.[way];
+    while (to && !to.querySelector(".tools")) to = to[way];
+    return to;
+  }
+
+  askHide({ id, username: name, text, content }) {
+    const { log } = this.view;
     const hide = async () => {
+      const gone = log.messages.get(id);
+      const next = this.beside(gone, "nextElementSibling") ?? this.beside(gone, "previousElementSibling");
       await this.call("DELETE", `messages/${encodeURIComponent(id)}`);
-      this.view.log.hide(id); // the frame may be on its way
-      this.view.tell(this.say("is_hidden"));
+      log.hide(id); // the frame may be on its way
+      this.aim(next); // where the focus goes
+      return this.say("is_hidden");
     };
     const quote = make("p", "quote", { dir: "auto", tabindex: 0 }, String(text ?? content));
-    this.ask(this.say("hide_this"), [quote], { alarm: [this.say("hide"), hide] });
+    this.ask(this.say("hide_this", { name }), [quote], { alarm: [this.say("hide"), hide] });
   }
 
   askBan(name) {
@@ -329,13 +343,13 @@ class Tools {
     ];
     const ban = async () => {
       const limit = time.value && { seconds: Number(time.value) };
-      await this.call("PUT", `bans/${encodeURIComponent(name)}`, { ...limit, address: address.checked });
+      const done = await this.call("PUT", `bans/${encodeURIComponent(name)}`, { ...limit, address: address.checked });
       try {
         if (messages.checked) await this.call("DELETE", `messages?${new URLSearchParams({ username: name })}`);
       } catch ({ message: why, status }) {
         throw new Refusal(this.say("not_hidden", { name, why }), status);
       }
-      this.view.tell(this.say("is_banned", { name }));
+      return this.say(address.checked && !done.address ? "no_address" : "is_banned", { name });
     };
     const fields = [
       make("div", "field", {}, make("label", "label", { for: "time" }, this.say("ban_for")), time),
@@ -347,7 +361,18 @@ class Tools {
 
   /** Pause, slow mode and bans, as they are, and signing out. */
   askRoom() {
-    const change = (what) => this.attempt(() => this.call("PATCH", "room", what));
+    let waiting = 0; // changes; until they are done the fields are ahead of the room
+    const change = (what) => {
+      waiting++;
+      this.attempt(async () => {
+        try {
+          this.room = await this.call("PATCH", "room", what);
+        } finally {
+          waiting--;
+          this.showRoom?.();
+        }
+      });
+    };
     const pause = button("plain", () => change({ paused: !this.room?.paused }));
     const slow = make("select", "input", { id: "slow" });
     slow.onchange = () => change({ slow_mode: Number(slow.value) });
@@ -369,9 +394,13 @@ class Tools {
         if ([...slow.options].some((option) => option.value === String(value))) continue;
         slow.append(make("option", "", { value }, this.say(value ? "slow_seconds" : "slow_off", { seconds: value })));
       }
-      slow.value = seconds;
+      if (!waiting) slow.value = seconds;
     };
     this.showRoom();
+    const title = this.dialog.querySelector(".heading");
+    title.tabIndex = -1;
+    title.focus(); // a key that is still held down must change nothing
+    if (!this.room || this.view.connection.state !== "online") change({}); // which tells how it is
     this.attempt(async () => {
       const { bans } = await this.call("GET", "bans");
       list.replaceChildren(...bans.map((ban) => this.makeBan(ban, count)));
@@ -380,9 +409,10 @@ class Tools {
   }
 
   /** One in the list of bans. `lifted`: what to do when it is gone. */
-  makeBan({ username: name, until }, lifted) {
-    const time = until && this.say("until", { time: this.view.log.time(until) });
-    const words = make("span", "", {}, make("bdi", "", {}, name), make("small", "", {}, time ?? this.say("for_good")));
+  makeBan({ username: name, until, address }, lifted) {
+    const time = until ? this.say("until", { time: this.view.log.time(until) }) : this.say("for_good");
+    const how = make("small", "", {}, address ? this.say("and_address", { time }) : time);
+    const words = make("span", "", {}, make("bdi", "", {}, name), how);
     const lift = button("lift", () => this.attempt(async () => {
       await this.call("DELETE", `bans/${encodeURIComponent(name)}`);
       const next = entry.nextElementSibling ?? entry.previousElementSibling;
@@ -406,9 +436,9 @@ class Tools {
     const title = make("h3", "heading", { id: "heading" }, heading);
     const form = make("form", "", { method: "dialog" }, title, ...fields, this.error, row);
     const dialog = this.dialog = make("dialog", "ask", { "aria-labelledby": "heading" }, form);
-    form.onsubmit = async (event) => {
+    form.onsubmit = (event) => {
       event.preventDefault();
-      if (await this.attempt(act)) dialog.close();
+      this.attempt(act, dialog);
     };
     dialog.onclose = () => {
       dialog.remove();
@@ -422,23 +452,31 @@ class Tools {
     this.error.textContent = why;
   }
 
-  /** One thing after the other; what is refused is said in the dialog. Whether it was done. */
-  attempt(act) {
+  /** One thing after the other. `last`: the dialog that it closes. What is refused is said in the dialog. */
+  attempt(act, last) {
     const { dialog, error } = this;
-    return this.turn = this.turn.then(async () => {
-      if (!dialog.open) return false; // pressed twice
+    this.turn = this.turn.then(async () => {
+      if (!dialog.open) return; // pressed twice
       error.textContent = "";
       dialog.ariaBusy = "true";
       try {
-        await act();
-        return true;
+        const news = await act();
+        last?.close(); // first, because nothing below a dialog is read out
+        if (news) this.tell(news);
       } catch (refusal) {
         if (refusal.status === 401 && all.has(this)) this.lose();
-        else error.textContent = refusal.message;
-        return false;
+        else if (dialog.open) error.textContent = refusal.message;
+        else this.tell(refusal.message);
       } finally {
         dialog.ariaBusy = null;
       }
     });
+  }
+
+  /** Above the messages, for a while. */
+  tell(news) {
+    const { view } = this;
+    view.tell(news);
+    setTimeout(() => view.status.textContent === news && view.tell(""), NEWS);
   }
 }

@@ -1,5 +1,5 @@
 /*
- * The chat widget: a button in the corner of a page, or the page's <portfolio-chat> elements. Nothing here becomes HTML.
+ * The chat widget: a button in the corner of a page, or its <portfolio-chat> elements. Nothing becomes HTML.
  * Connection and Posts are app/client.py and app/posts.py again.
  */
 (() => {
@@ -9,7 +9,7 @@ if (customElements.get("portfolio-chat")) return;
 const SCRIPT = document.currentScript;
 
 const FIRST_DELAY = 0.5, MAX_DELAY = 30, FULL_DELAY = 5, FIRST_PATIENCE = 20, PROBE_PATIENCE = 3; // seconds
-const WINDOW = 16; // posts on their way at once
+const WINDOW = 16; // posts on their way
 const MAX_SHOWN = 500;
 const PHONE = "(width < 480px)";
 
@@ -49,7 +49,6 @@ const STRINGS = {
   restarting: "The server restarts. Trying again in {seconds} s.",
   server_full: "The room is full. Trying again in {seconds} s.",
   ended: "The connection was ended.",
-  removed: "You were removed from this chat.",
   flood: "The connection was ended: too much at once.",
   banned: "You are banned from this chat.",
   invalid_username: "A name has up to 50 of A-Z, a-z, 0-9, - and _.",
@@ -147,15 +146,12 @@ const icon = (d) => make("svg", "icon", { viewBox: "0 0 24 24" }, make("path", "
 /** A number, whatever a frame holds. */
 const number = (value, otherwise) => value > 0 && value < 1e11 ? value : otherwise;
 
-// Not every page has crypto.randomUUID.
-const newNonce = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
-
 function linked(text) {
   return text.split(/(https?:\/\/[^\s<>"]*[^\s<>".,:;!?')\]])/i).map((part, index) =>
     index % 2 && URL.canParse(part) ? make("a", "link", { href: part, target: "_blank", rel: "noopener noreferrer nofollow" }, part) : part);
 }
 
-/** A name and its token, for all widgets of one server. */
+/** A name and its token, for all widgets of a server. */
 class Visitor extends EventTarget {
   static known = {};
 
@@ -225,7 +221,7 @@ class Posts {
   }
 }
 
-/** Stays in the room, unless the close code says not to. Tells `on`. */
+/** Stays in the room until the close code says not to. Tells `on`. */
 class Connection {
   posts = new Posts((frame) => this.send(frame));
   attempt = 0;
@@ -269,7 +265,7 @@ class Connection {
     this.state = "ended";
   }
 
-  /** The tab or the network woke: is the connection alive? */
+  /** The tab or the network woke. */
   wake() {
     if (this.state === "waiting" && !this.full) this.start();
     this.send({ type: "ping" });
@@ -349,7 +345,7 @@ class Connection {
   }
 }
 
-/** The messages, and below them own posts without an answer. */
+/** Messages, and below them own posts without an answer. */
 class Log {
   messages = new Map();
   posts = new Map();
@@ -385,7 +381,9 @@ class Log {
   hide(id) {
     this.messages.get(id)?.remove();
     this.messages.delete(id);
+    this.view.unread.delete(id);
     this.group();
+    this.view.see();
   }
 
   post(nonce, data, state, ...why) {
@@ -457,7 +455,7 @@ class Log {
 }
 
 class View {
-  unread = 0;
+  unread = new Set(); // ids
 
   constructor(host) {
     this.host = host;
@@ -478,7 +476,7 @@ class View {
     this.root = make("div", "root", {}, this.makePanel());
     if (this.corner) this.makeButton();
     // Keys typed here are not for the page.
-    for (const type of ["keydown", "keyup"]) this.root.addEventListener(type, (event) => event.stopPropagation());
+    this.root.onkeydown = this.root.onkeyup = (event) => event.stopPropagation();
     const shadow = this.host.attachShadow({ mode: "open" });
     shadow.append(this.root);
     const sheet = new CSSStyleSheet(); // which CSP lets pass
@@ -567,14 +565,17 @@ class View {
   disconnect() {
     this.listening.abort();
     this.connection.leave();
-    this.unread = 0;
+    this.unread.clear();
     this.see();
   }
 
-  /** On the chat's own origin alone: other pages could read the token. */
+  /** On the chat's own origin: other pages could read the token. */
   signIn() {
     import(new URL("owner.js", this.connection.server)).then(
-      ({ signIn }) => signIn(this, make, button, STRINGS), () => this.tell(this.say("unavailable")));
+      ({ signIn }) => signIn(this, make, button, STRINGS), () => {
+        if (!this.connection.state && this.visitor.name) this.connection.start();
+        this.tell(this.say("unavailable"));
+      });
   }
 
   /** Another widget or tab has a name now, or an owner. */
@@ -600,7 +601,7 @@ class View {
     (open ? this.join.hidden ? this.input : this.name : this.button).focus();
   }
 
-  /** Leaves room for a phone's keyboard. */
+  /** Leaves room for the keyboard. */
   fit() {
     const { height, offsetTop, scale } = visualViewport;
     if (scale > 1.01) return; // pinched, not covered
@@ -609,8 +610,8 @@ class View {
   }
 
   see() {
-    if ((!this.corner || this.panel.open) && !document.hidden && this.log.stuck) this.unread = 0;
-    const count = this.unread;
+    if ((!this.corner || this.panel.open) && !document.hidden && this.log.stuck) this.unread.clear();
+    const count = this.unread.size;
     this.news.hidden = !count || this.log.stuck;
     if (count === this.shown) return;
     if (count || this.shown) document.title = (count ? `(${count}) ` : "") + document.title.replace(/^\(\d+\) /, "");
@@ -654,6 +655,8 @@ class View {
   }
 
   on_room({ data: { paused, slow_mode: seconds, owner_online } }) {
+    const { posts } = this.connection;
+    if (posts.pause) posts.hold(1);
     this.presence.textContent = this.say(owner_online ? "owner_here" : "owner_away");
     this.rule.textContent = paused ? this.say("paused") : seconds > 0 ? this.say("slow", { seconds }) : "";
     this.input.readOnly = paused && !this.visitor.owner;
@@ -677,7 +680,8 @@ class View {
   post(event) {
     event.preventDefault();
     if (this.sending.disabled) return;
-    this.send(newNonce(), this.input.value);
+    // Not every page has crypto.randomUUID.
+    this.send(crypto.getRandomValues(new Uint32Array(4)).join("-"), this.input.value);
     this.write("");
   }
 
@@ -722,7 +726,7 @@ class View {
     const own = data.username === this.connection.name;
     if (!this.log.add(data, own) || !news) return;
     this.tell("");
-    if (!own) this.unread++;
+    if (!own) this.unread.add(data.id);
     this.see();
     this.emit("message", { ...data, text: data.text ?? data.content, own });
   }
@@ -750,13 +754,14 @@ class View {
 
   show(state, code, refusal, seconds) {
     const lost = state === "ended" ? "ended" : navigator.onLine ? "lost" : "offline";
-    const known = { 1012: "restarting", 1013: "server_full", 4500: "removed", 4501: "flood" };
+    const known = { 1012: "restarting", 1013: "server_full", 4500: "banned", 4501: "flood" };
     const key = refusal?.data.code ?? known[code] ?? lost;
     const why = this.say(key, { seconds }) || String(refusal?.message ?? "");
     clearTimeout(this.slow);
     if (state === "online") this.tell("");
     else if (state === "connecting") this.slow = setTimeout(() => this.tell(this.say("connecting")), 600);
     else this.tell(why);
+    if (state === "ended") this.on_room({ data: {} });
     if (state !== "online") this.people.textContent = this.presence.textContent = "";
     this.emit("status", { status: state, text: this.status.textContent });
     if (state !== "ended") return;

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.browser.owner import TOKEN
 from tests.browser.sites import ScriptedRoom, Site
 from tests.browser.visitor import Visitor
-from tests.conftest import need_service
+from tests.conftest import Start, need_service
+from tests.running import RunningServer
 
 CHROMIUM = shutil.which("chromium")
 QUIET = ("gpu", "quic", "background-networking", "component-update", "sync")
@@ -60,6 +62,18 @@ def visit(chromium: Browser) -> Iterator[Visit]:
         yield open_page
         for visitor in visitors:
             assert visitor.troubles == []
+
+
+@pytest.fixture
+def server(start: Start) -> RunningServer:
+    """A chat server with an owner."""
+    return start(OWNER_TOKEN=TOKEN)
+
+
+@pytest.fixture
+def address(server: RunningServer) -> str:
+    """Its page."""
+    return f"http://127.0.0.1:{server.port}/"
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_full_room(start: Start, visit: Visit) -> None:
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [(1000, "was ended"), (1009, "was ended"), (4500, "You were removed"), (4501, "too much at once")],
+    [(1000, "was ended"), (1009, "was ended"), (4500, "You are banned"), (4501, "too much at once")],
 )
 def test_stops_where_the_close_code_says_so(visit: Visit, site: NewSite, room: NewRoom, code: int, words: str) -> None:
     def play(room: ScriptedRoom, connection: Connection) -> None:

@@ -145,7 +145,7 @@ def test_hidden_while_away(visit: Visit, site: NewSite, room: NewRoom) -> None:
 
 def test_banned_while_here(visit: Visit, site: NewSite, room: NewRoom) -> None:
     def play(room: ScriptedRoom, connection: Connection) -> None:
-        room.welcome(connection, message(1, "Hi"), **OPEN)
+        room.welcome(connection, message(1, "Hi"), **{**OPEN, "slow_mode": 30.0})
         connection.read()
         connection.refuse("banned", "You are not welcome.", 4500)
 
@@ -153,6 +153,7 @@ def test_banned_while_here(visit: Visit, site: NewSite, room: NewRoom) -> None:
     ada = visit(site(CHAT.format(chat.origin)).origin, "ada", script=HASTE)
     ada.say("Hello")
     ada.is_told("You are banned from this chat.")
+    expect(ada.page.locator("portfolio-chat .rule")).to_be_empty()
     expect(ada.find("failed .state")).to_contain_text("You are banned from this chat.")
     ada.page.evaluate("dispatchEvent(new Event('online'))")
     ada.page.wait_for_timeout(40)  # it would come back at once
