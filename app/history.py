@@ -63,6 +63,7 @@ class History:
     def hide(self, hidden: Sequence[Hiding]) -> None:
         """Takes messages out, from now on, and remembers which."""
         ids = {hiding.id for hiding in hidden}
+        self.seq = max([self.seq, *(hiding.at for hiding in hidden)])  # one may be hidden before it could be added
         self._kept = deque(kept for kept in self._kept if kept.id not in ids)
         self._hidden += hidden
         while len(self._hidden) > HIDINGS:

@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable
 
 from app.engines import Engine
 from app.exceptions import StoreError
+from app.message import Message
 
-STEP = 1000  # messages at once
-PAUSE = 0.05  # seconds between two steps, which are everybody's
+STEP = 250  # messages at once
+PAUSE = 0.01  # seconds between two steps, which are everybody's
 INTERVAL = 60.0  # seconds between two looks
 DAY = 86_400.0  # seconds
 
@@ -58,9 +59,17 @@ class Pruner:
         if surplus > engine.pruned:
             await engine.prune(min(surplus, engine.pruned + STEP))
             return True
-        horizon = self._clock() - self._days * DAY if self._days else 0.0
-        oldest = await engine.page(engine.pruned, STEP)
-        old = list(itertools.takewhile(lambda message: message.timestamp < horizon, oldest))
+        old = await self._old(1) and await self._old(STEP)  # mostly there is none, and one tells
         if old:
             await engine.prune(old[-1].seq)
+        else:
+            await engine.tidy()
         return len(old) == STEP
+
+    async def _old(self, limit: int) -> list[Message]:
+        """The oldest messages that are too old."""
+        if not self._days:
+            return []
+        horizon = self._clock() - self._days * DAY
+        oldest = await self._engine.page(self._engine.pruned, limit)
+        return list(itertools.takewhile(lambda message: message.timestamp < horizon, oldest))

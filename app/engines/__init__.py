@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from app.config import Settings, SettingsError
@@ -12,9 +15,9 @@ from app.engines.memory import MemoryEngine
 from app.engines.sqlite import SQLiteEngine
 
 if TYPE_CHECKING:
-    from app.engines.redis_room import RedisRoom
+    from app.engines.redis_archive import RedisArchive
 
-    Archive = SQLiteArchive | RedisRoom
+    Archive = SQLiteArchive | RedisArchive
 
 __all__ = ["Answer", "By", "Engine", "open_archive", "open_engine"]
 
@@ -25,15 +28,14 @@ def open_engine(settings: Settings) -> Engine:
     """The engine that `ENGINE_URL` names, not yet started. Raises SettingsError when its driver is missing."""
     keep = 1 + max(settings.history_limit, settings.recovery_limit)  # one more tells from where on they are whole
     batch_bytes = settings.ws_send_buffer // 2
-    scheme, _, path = settings.engine_url.partition("://")
-    if scheme == "sqlite":
-        return SQLiteEngine(path[1:], keep, batch_bytes, settings.shutdown_timeout)
-    if scheme == "memory":
+    if settings.engine_url.startswith("sqlite"):
+        return SQLiteEngine(_file(settings), keep, batch_bytes, settings.shutdown_timeout)
+    if settings.engine_url == "memory://":
         return MemoryEngine(keep, batch_bytes, settings.shutdown_timeout)
-    room = _redis_room(settings)
-    from app.engines.redis import RedisEngine  # noqa: PLC0415 - the driver is optional
-
-    return RedisEngine(room, keep, batch_bytes)
+    with _driver():
+        from app.engines.redis import RedisEngine  # noqa: PLC0415 - the driver is optional
+        from app.engines.redis_room import RedisRoom  # noqa: PLC0415 - as above
+    return RedisEngine(RedisRoom(settings.engine_url), keep, batch_bytes)
 
 
 def open_archive(settings: Settings) -> Archive:
@@ -41,13 +43,20 @@ def open_archive(settings: Settings) -> Archive:
     if settings.engine_url == "memory://":
         raise SettingsError("ENGINE_URL=memory:// keeps nothing: there is nothing to export, and nothing to wipe.")
     if settings.engine_url.startswith("sqlite"):
-        return SQLiteArchive(settings.engine_url.removeprefix("sqlite:///"))
-    return _redis_room(settings)
+        return SQLiteArchive(_file(settings))
+    with _driver():
+        from app.engines.redis_archive import RedisArchive  # noqa: PLC0415 - as above
+    return RedisArchive(settings.engine_url)
 
 
-def _redis_room(settings: Settings) -> RedisRoom:
+def _file(settings: Settings) -> str:
+    """The file itself: a link to it would have a lock of its own."""
+    return os.path.realpath(settings.engine_url.removeprefix("sqlite:///"))
+
+
+@contextlib.contextmanager
+def _driver() -> Iterator[None]:
     try:
-        from app.engines.redis_room import RedisRoom  # noqa: PLC0415 - the driver is optional
+        yield
     except ImportError:
         raise SettingsError(DRIVER) from None
-    return RedisRoom(settings.engine_url)

@@ -15,6 +15,8 @@ from app.engines.sqlite import faults_of, version_of
 from app.exceptions import StoreError
 from app.message import Message
 
+PAGE = 1000  # messages
+
 
 class SQLiteArchive:
     """A file without its engine. Everything raises StoreError."""
@@ -25,9 +27,13 @@ class SQLiteArchive:
 
     async def messages(self) -> AsyncIterator[Message]:
         """All that is stored, oldest first, also beside a running server."""
+        after = FIRST
         with faults_of(self._path), contextlib.closing(self._open()) as db:
-            for row in db.execute(sql.PAGE, (FIRST, LAST, -1)):
-                yield Message(*row)
+            # A page at once: while one statement reads, the server's log would grow.
+            while page := db.execute(sql.PAGE, (after, LAST, PAGE)).fetchall():
+                for row in page:
+                    yield Message(*row)
+                after = page[-1][-1]
 
     async def claim(self) -> None:
         """Keeps servers off until `close`; an error when one is there, and when the file is not ours to delete."""

@@ -103,6 +103,9 @@ class Engine(Writer):
         """Forgets all messages up to a seq. Raises StoreError."""
         await self._do(partial(self._change, Change(pruned=seq)))
 
+    async def tidy(self) -> None:
+        """Forgets what was kept of messages that are gone, where that takes an act. Raises StoreError."""
+
     async def amend(self, old: str, new: str) -> bool:
         """Puts new rules in the place of old ones; False if it is others that hold. Raises StoreError."""
         return await self._do(partial(self._change, Change(rules=new), old)) is not None
@@ -160,12 +163,12 @@ class Engine(Writer):
             refuse(batch)
             return
         self._note(None)
-        new = [message for message, draft in zip(messages, drafts, strict=True) if message.id == draft.id]
+        new = [one for one, draft in zip(messages, drafts, strict=True) if one.id == draft.id and not one.gone]
         if new:
             metrics.messages.inc(len(new))
             await self._hand_out(new)
         for message, (draft, _, answer) in zip(messages, batch, strict=False):  # batch is empty when it was refused
-            if message.id != draft.id:
+            if message.id != draft.id or message.gone:
                 answer(message if message.gone or message.text == draft.text else NonceReused())
 
     async def _hand_out(self, messages: Sequence[Message]) -> None:

@@ -4,7 +4,8 @@
 -- Returns the entry's id and what it says, which leaves out what was hidden already; nothing when it is others than the
 -- old rules that hold.
 local room, stream = KEYS[1], KEYS[2]
-local epoch, seq, pruned, rules = unpack(redis.call('HMGET', room, 'epoch', 'seq', 'pruned', 'rules'))
+local fields = { 'epoch', 'seq', 'pruned', 'rules', 'rules_at' }
+local epoch, seq, pruned, rules, rules_at = unpack(redis.call('HMGET', room, unpack(fields)))
 local prune = tonumber(ARGV[3])
 if epoch ~= ARGV[1] then
   return redis.error_reply('the room in Redis is another one now')
@@ -12,9 +13,6 @@ elseif ARGV[5] ~= '' and rules ~= ARGV[4] then
   return false
 end
 
-if ARGV[5] ~= '' then
-  redis.call('HSET', room, 'rules', ARGV[5])
-end
 if prune > tonumber(pruned) then
   redis.call('XTRIM', stream, 'MINID', ARGV[3] .. '-1') -- what was changed after that message is still told
   redis.call('HSET', room, 'pruned', prune)
@@ -29,4 +27,8 @@ told.hidden = #hidden > 0 and hidden or nil
 local body = cjson.encode(told)
 local id = seq .. '-' .. redis.call('HINCRBY', room, 'changes', 1)
 redis.call('XADD', stream, id, 'c', body)
+if ARGV[5] ~= '' then
+  redis.call('XDEL', stream, rules_at or '0-0') -- the newest rules say it all
+  redis.call('HSET', room, 'rules', ARGV[5], 'rules_at', id)
+end
 return { id, body }

@@ -7,6 +7,8 @@ was. So storing is done only when the reader has got that far.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import itertools
 import logging
 import operator
@@ -15,7 +17,7 @@ from typing import cast
 
 from app import metrics, tasks
 from app.engines.base import FIRST, LAST, By, Engine, Listener
-from app.engines.redis_room import READ_SECONDS, Entry, Found, Position, Record, RedisRoom
+from app.engines.redis_room import PAGE, READ_SECONDS, Entry, Found, Position, Record, RedisRoom
 from app.engines.writer import PATIENCE
 from app.exceptions import StoreError
 from app.message import Change, Draft, Hiding, Message
@@ -37,9 +39,13 @@ class RedisEngine(Engine):
         self.epoch, self.secret, self.seq, self.pruned, self.rules = "", "", 0, 0, ""
         self._newest = ""  # id of the message at `seq`, where it is known
         self._position = (0, 0)  # the newest entry that everybody here has got
+        self._changes = 0  # the number of the newest change among those
+        self._awaited: set[str] = set()  # ids of the drafts that are being stored, and not read yet
+        self._entered = 0  # how often the room was entered
         self._acknowledged = 0  # the highest seq that Redis said to be stored, perhaps not read yet
         self._event = b"0"  # the newest event that was heard
         self._moved = asyncio.Event()
+        self._searching = asyncio.Lock()  # one search at a time leaves most of the loop to others
         self._following: asyncio.Task[None] | None = None
 
     async def start(self, listener: Listener) -> None:
@@ -51,15 +57,17 @@ class RedisEngine(Engine):
         if warning := await self.room.check():
             logger.warning("%s", warning)
         self._event = await self.room.last_event()
-        return await self._enter(await self.room.open("", "", 0, "", ""))
+        return await self._enter(await self.room.open("", "", 0, "", 0, ""))
 
     async def _enter(self, found: Found) -> tuple[list[Message], list[Hiding]]:
         """Takes the room as it is now; its newest messages, and what was hidden since."""
         past: list[Message] = []
         hidden: list[Hiding] = []
-        position = (0, 0)
+        position, self._changes = (0, 0), 0
+        self._entered += 1
         async for record in self.room.newest(found.epoch, FIRST, LAST):
             position = max(position, record.id)
+            self._changes = max(self._changes, record.id[1])
             if isinstance(record.content, Change):
                 hidden += reversed(record.content.hidden)
                 continue
@@ -74,8 +82,9 @@ class RedisEngine(Engine):
 
     async def _store(self, drafts: list[Draft]) -> list[Message]:
         """Tries again while there is time: what was stored without our knowing is found, not stored twice."""
+        self._awaited = {draft.id for draft in drafts}
         while True:
-            epoch = self.epoch
+            epoch, entered = self.epoch, self._entered
             try:
                 with metrics.storing(len(drafts)):
                     messages = await self.room.store(epoch, drafts, self.seq)
@@ -87,35 +96,39 @@ class RedisEngine(Engine):
         if messages:
             seq = max(message.seq for message in messages)
             self._acknowledged = max(self._acknowledged, seq)
-            await self._read_up_to((seq, 0), epoch)
-        return messages
+            await self._read_up_to((seq, 0), entered)
+        return [_gone(message) if message.id in self._awaited else message for message in messages]
 
     async def _find(
         self, after: int, before: int, limit: int, newest: bool, by: By | None = None, value: str = ""
     ) -> list[Message]:
         found: list[Message] = []
-        async for record in (self.room.newest if newest else self.room.oldest)(self.epoch, after, before):
-            message = record.content
-            if isinstance(message, Message) and (not by or getattr(message, by).lower() == value.lower()):
-                found.append(message)
-                if len(found) == limit:
-                    break
+        walk = self.room.newest if newest else self.room.oldest
+        until = asyncio.get_running_loop().time() + PATIENCE
+        count, needle = (PAGE, f'"{value}"'.lower().encode()) if by else (limit, b"")
+        async with self._searching if by else contextlib.nullcontext():
+            async for record in walk(self.epoch, after, before, min(count, PAGE), needle, until):
+                message = record.content
+                if isinstance(message, Message) and (not by or getattr(message, by).lower() == value.lower()):
+                    found.append(message)
+                    if len(found) == limit:
+                        break
         return found
 
     async def _apply(self, change: Change, old: str) -> Change | None:
-        epoch = self.epoch
-        entry = await self.room.change(epoch, change, old)
+        entered = self._entered
+        entry = await self.room.change(self.epoch, change, old)
         if not entry:
             return None
-        await self._read_up_to(entry.id, epoch)
+        await self._read_up_to(entry.id, entered)
         return cast(Change, entry.content)
 
-    async def _read_up_to(self, position: Position, epoch: str) -> None:
+    async def _read_up_to(self, position: Position, entered: int) -> None:
         """So that no answer overtakes what was stored before it."""
-        while self._position < position and self.epoch == epoch:
+        while self._position < position and self._entered == entered:
             self._moved.clear()
             await self._moved.wait()
-        if self.epoch != epoch:
+        if self._entered != entered:
             raise StoreError("Redis may have lost what it had just stored")
 
     async def _hand_out(self, messages: Sequence[Message]) -> None:
@@ -157,11 +170,13 @@ class RedisEngine(Engine):
         """Whether the room is another one than it was."""
         known = max(self.seq, self._acknowledged)
         newest = self._newest if known == self.seq else ""
-        found = await self.room.open(self.epoch, self.secret, known, newest, self.rules)
+        found = await self.room.open(self.epoch, self.secret, known, newest, self._changes, self.rules)
         if found.epoch != self.epoch:
             return await self._renew(found, "It was emptied, or has lost what was seen in it")
         if found.pruned > self.seq:
             return await self._renew(found, "This worker was away for longer than messages are kept")
+        if (found.pruned, found.rules) != (self.pruned, self.rules):  # the change came while the room was entered
+            await super()._tell(Change((), found.pruned, found.rules))
         return False
 
     async def _read(self, until: float) -> None:
@@ -182,13 +197,17 @@ class RedisEngine(Engine):
 
     async def _hand_on(self, records: Sequence[Record]) -> int:
         """Delivers what makes one batch, or tells of one change. How many records that was."""
-        if isinstance(records[0].content, Change):
-            await super()._tell(records[0].content)
+        number, content = records[0]
+        if isinstance(content, Change):
+            self._changes = number[1]
+            self.seq = max(self.seq, number[0])
+            await super()._tell(content)
             return 1
         contents = itertools.takewhile(lambda content: isinstance(content, Message), map(_content, records))
         messages = cast(list[Message], list(contents))
         messages = messages[: self._drafts.fitting(messages)]
         self._newest = messages[-1].id
+        self._awaited.difference_update(message.id for message in messages)  # what then is left was hidden before
         await super()._hand_out(messages)
         return len(messages)
 
@@ -198,3 +217,8 @@ class RedisEngine(Engine):
         self._listener.renew(past, hidden)
         self._moved.set()
         return True
+
+
+def _gone(message: Message) -> Message:
+    """What is left of a message that was hidden."""
+    return dataclasses.replace(message, username="", content="", text="")

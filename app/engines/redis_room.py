@@ -5,10 +5,12 @@ Each change is one script, so that it happens whole or not at all. Knows nothing
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -84,31 +86,45 @@ class RedisRoom:
             return f"{self._name} may drop messages when it is full. Set: maxmemory-policy noeviction"
         return None
 
-    async def open(self, epoch: str, secret: str, seq: int, newest: str, rules: str) -> Found:
+    async def open(self, epoch: str, secret: str, seq: int, newest: str, changes: int, rules: str) -> Found:
         """Finds the room, or makes it with `secret` and `rules`.
 
         It is another one, with another epoch, when the old one is gone, or has not got the message of id `newest` at
-        `seq` (the newest seen in it; the id may be unknown).
+        `seq` (the newest seen in it; the id may be unknown), or fewer than `changes`.
         """
-        arguments = [PREFIX, str(uuid.uuid4()), secret or secrets.token_hex(32), epoch, seq, newest, rules]
+        arguments = [PREFIX, str(uuid.uuid4()), secret or secrets.token_hex(32), epoch, seq, newest, rules, changes]
         found = await self._run(self._open, ["room"], arguments)
         return Found(found[0].decode(), found[1].decode(), int(found[2]), int(found[3]), found[4].decode())
 
-    async def oldest(self, epoch: str, after: int, before: int) -> AsyncIterator[Record]:
-        """What the stream holds between the messages at two seqs, oldest first."""
+    async def oldest(
+        self, epoch: str, after: int, before: int, count: int = PAGE, needle: bytes = b"", until: float = math.inf
+    ) -> AsyncIterator[Record]:
+        """What the stream holds between the messages at two seqs, oldest first, read `count` entries at once.
+
+        With a `needle`, in small letters, only messages that hold it somewhere. `until`: event loop time.
+        """
         start, end = f"({after}-0", f"({before}-0"
-        while entries := await self._answer(self._client.xrange(PREFIX + epoch, start, end, PAGE)):
-            for entry in entries:
-                yield _record(entry)
+        while entries := await self._answer(self._client.xrange(PREFIX + epoch, start, end, count)):
+            for record in self._matching(entries, needle, until):
+                yield record
             start = f"({entries[-1][0].decode()}"
 
-    async def newest(self, epoch: str, after: int, before: int) -> AsyncIterator[Record]:
+    async def newest(
+        self, epoch: str, after: int, before: int, count: int = PAGE, needle: bytes = b"", until: float = math.inf
+    ) -> AsyncIterator[Record]:
         """The same, newest first."""
         start, end = f"({after}-0", f"({before}-0"
-        while entries := await self._answer(self._client.xrevrange(PREFIX + epoch, end, start, PAGE)):
-            for entry in entries:
-                yield _record(entry)
+        while entries := await self._answer(self._client.xrevrange(PREFIX + epoch, end, start, count)):
+            for record in self._matching(entries, needle, until):
+                yield record
             end = f"({entries[-1][0].decode()}"
+
+    def _matching(self, entries: Sequence[Entry], needle: bytes, until: float) -> Iterator[Record]:
+        if (
+            asyncio.get_running_loop().time() > until
+        ):  # Python 3.11 may lose a cancellation on its way through the driver
+            raise StoreError(f"{self._name}: there is too much to look through it in time.")
+        return (_record(entry) for entry in entries if needle in entry[1].get(b"m", b"").lower())
 
     async def store(self, epoch: str, drafts: Sequence[Draft], seq: int) -> list[Message]:
         """For each draft its message, or the one that has its nonce. Safe to call again with the same drafts.
@@ -151,28 +167,6 @@ class RedisRoom:
         arguments = [PREFIX + "at:", worker, json.dumps(operations), turn, version, *settings, KEEP_EVENTS]
         reply = await self._run(self._presence, keys, arguments)
         return (reply[0], reply[1], bool(reply[2]), json.loads(reply[3])) if reply else None
-
-    async def messages(self) -> AsyncIterator[Message]:
-        """All that is stored, oldest first, also beside running servers."""
-        epoch = await self._answer(self._client.hget(PREFIX + "room", "epoch"))
-        async for record in self.oldest(epoch.decode() if epoch else "", 0, 2**63 - 1):
-            if isinstance(record.content, Message):
-                yield record.content
-
-    async def claim(self) -> None:
-        """Raises StoreError when a server is there."""
-        now = await self._answer(self._client.time())
-        if await self._answer(self._client.zcount(PREFIX + "workers", 1000 * now[0], "+inf")):
-            raise StoreError(f"{self._name} is in use. Stop the servers first; who was killed counts for 9 s.")
-
-    async def wipe(self) -> None:
-        """Deletes everything."""
-        await self.claim()
-        cursor = None
-        while cursor != 0:
-            cursor, keys = await self._answer(self._client.scan(cursor or 0, PREFIX + "*", PAGE))
-            if keys:
-                await self._answer(self._client.delete(*keys))
 
     async def last_event(self) -> bytes:
         """The id of the newest event."""

@@ -47,10 +47,16 @@ FIND = SELECT + " WHERE seq > ? AND seq < ? AND text != '' AND %s = ? COLLATE NO
 HIDINGS = "SELECT seq, id, hidden FROM message WHERE hidden >= ? ORDER BY hidden, seq"
 HIDE = "UPDATE message SET hidden = ?, username = '', content = '', text = '' WHERE seq = ? AND text != ''"
 AMEND = "UPDATE room SET rules = ? WHERE rules = ?"
-FORGET = "UPDATE message SET username = '', content = '', text = '' WHERE seq > (SELECT pruned FROM room) AND seq <= ?"
-PRUNED = "UPDATE room SET pruned = max(pruned, ?)"
-DROP = (
-    "DELETE FROM message WHERE seq IN (SELECT seq FROM message WHERE seq <= ? ORDER BY seq LIMIT ?) AND timestamp < ?"
+FORGET = (
+    "UPDATE message SET username = '', content = '', text = '' "
+    "WHERE seq > (SELECT pruned FROM room) AND seq <= ? AND text != ''"
 )
+PRUNED = "UPDATE room SET pruned = max(pruned, ?)"
+# What was hidden after everything that is pruned is still told to those who come back.
+DROP = """
+DELETE FROM message
+WHERE seq IN (SELECT seq FROM message WHERE seq <= (SELECT pruned FROM room) ORDER BY seq LIMIT ?)
+    AND timestamp < ? AND (hidden IS NULL OR hidden < (SELECT pruned FROM room))
+"""
 DROP_STEP = 2000  # rows at once: more than are pruned at once, so that what stayed for its nonce goes in time
 NONCE_SECONDS = 2 * 24 * 3600.0  # how long a nonce is known: the wire contract's 24 h and a reserve

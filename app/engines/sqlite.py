@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import operator
+import os
 import secrets
 import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +37,10 @@ ADVICE = (
 )
 
 BUSY = 5000  # milliseconds to wait for a lock
+MEMORY = ":memory:"  # SQLite's own name for a database without a file
+
+
+logger = logging.getLogger(__name__)
 
 
 class SQLiteEngine(Engine):
@@ -58,9 +65,11 @@ class SQLiteEngine(Engine):
         return await self._in_thread(self._connect)
 
     def _connect(self) -> tuple[list[Message], list[Hiding]]:
+        if str(self._path) != MEMORY:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # the secret in it is nobody else's
         self._db = db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         version = version_of(db, self._path)  # before anything is changed in what may be another program's file
-        _let_shrink(db)  # which a new file takes only before anything else
+        _let_shrink(db, self._path)  # which a new file takes only before anything else
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")  # what is hidden or pruned is not to be found in the file
@@ -100,11 +109,21 @@ class SQLiteEngine(Engine):
             hidden = [hiding for hiding in change.hidden if db.execute(sql.HIDE, (hiding.at, hiding.seq)).rowcount]
             if change.pruned:
                 db.execute(sql.FORGET, (change.pruned,))
-                db.execute(sql.DROP, (change.pruned, sql.DROP_STEP, time.time() - sql.NONCE_SECONDS))
                 db.execute(sql.PRUNED, (change.pruned,))
+                _drop(db)
         if hidden or change.pruned:
             _tidy_up(db)
         return change._replace(hidden=tuple(hidden))
+
+    async def tidy(self) -> None:
+        """Drops what stayed of pruned messages for their nonces."""
+        await self._do(partial(self._in_thread, self._drop_old))
+
+    def _drop_old(self) -> None:
+        with _transaction(self._connection()) as db:
+            dropped = _drop(db)
+        if dropped:
+            _tidy_up(db)
 
     def _connection(self) -> sqlite3.Connection:
         if not self._db:
@@ -138,11 +157,20 @@ def version_of(db: sqlite3.Connection, path: Path) -> int:
     return version
 
 
-def _let_shrink(db: sqlite3.Connection) -> None:
+def _let_shrink(db: sqlite3.Connection, path: Path) -> None:
     """Sees to it that the file can give back what it does not need. One of an earlier version is written anew once."""
-    if not db.execute("PRAGMA auto_vacuum").fetchone()[0]:
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    if db.execute("PRAGMA auto_vacuum").fetchone()[0]:
+        return
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    try:
         db.execute("VACUUM")
+    except sqlite3.OperationalError as error:
+        logger.warning("%s won't shrink until the disk has room for a second one: %s", path, error)
+
+
+def _drop(db: sqlite3.Connection) -> int:
+    """Drops pruned rows whose nonces are too old to come again, of the oldest DROP_STEP; how many."""
+    return db.execute(sql.DROP, (sql.DROP_STEP, time.time() - sql.NONCE_SECONDS)).rowcount
 
 
 def _tidy_up(db: sqlite3.Connection) -> None:

@@ -47,9 +47,9 @@ class Writer(ABC):
     def publish(self, draft: Draft, answer: Answer) -> None:
         """Queues a draft and returns at once. Raises Unavailable when too many wait already.
 
-        A draft that gets stored is delivered. `answer` is called for any other: with the stored message that has the
-        same session and nonce (or what is left of it), with NonceReused when that one has another text, or with
-        Unavailable after at most PATIENCE seconds, when it is not known to be stored.
+        A draft that gets stored is delivered, unless it is hidden before that. `answer` is called for any other: with
+        the stored message that has the same session and nonce (or what is left of it), with NonceReused when that one
+        has another text, or with Unavailable after at most PATIENCE seconds, when it is not known to be stored.
         """
         if self._stopping:
             raise Unavailable
