@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Sequence
 from typing import NoReturn
 
 from app import security
@@ -14,6 +15,7 @@ from app.config import Settings
 from app.credentials import OWNER_SESSION, SESSION_PREFIX, Credentials, Handshake
 from app.exceptions import Banned, Forbidden, InvalidToken, Paused, RateLimited, SlowMode, Unauthorized
 from app.limits import Buckets
+from app.message import Message
 from app.registry import Connection, ConnectionRegistry
 from app.roster import Session
 from app.rules import Rules
@@ -68,25 +70,31 @@ class Admission:
     def _check_visitor(self, handshake: Handshake) -> Session:
         bearer = handshake.bearer
         if bearer is not None and not bearer.startswith(SESSION_PREFIX):
-            self._note_wrong_token(handshake)
+            self._refuse_token(handshake, InvalidToken())
         name = security.check_username(handshake.username, self._settings.max_username_length)
         self._credentials.check_reserved(name)
         session = self._credentials.session_of(bearer, name) or str(uuid.uuid4())
         newcomer = Session(name, handshake.address, session, handshake.provable, limit_key=handshake.limit_key)
-        if self.is_banned(newcomer, handshake.limit_key):
+        known = self._credentials.session_of(bearer)  # also one that had another name
+        if self._refuses(name, known or session, handshake.limit_key):
             raise Banned
         return newcomer
 
     def is_banned(self, session: Session, limit_key: str | None) -> bool:
         """Whether a session is kept out, or who comes from this address. (The owner never is.)"""
-        if session.role == "owner" or not self.rules.bans:
-            return False
-        return self.rules.refuse(session.username, session.id, self.mark(limit_key))
+        return session.role != "owner" and self._refuses(session.username, session.id, limit_key)
 
-    def _note_wrong_token(self, handshake: Handshake) -> NoReturn:
-        logger.warning("Wrong owner token from %s", handshake.address)
-        _take(self._wrong_tokens, handshake.limit_key or handshake.address)
-        raise InvalidToken
+    def _refuses(self, username: str, session: str, limit_key: str | None) -> bool:
+        return bool(self.rules.bans) and self.rules.refuse(username, session, self.mark(limit_key))
+
+    def _refuse_token(self, handshake: Handshake, error: InvalidToken) -> NoReturn:
+        key = handshake.limit_key or handshake.address
+        if wait := self._wrong_tokens.wait(key):
+            raise RateLimited(wait, "Too many wrong tokens came from your address.")
+        self._wrong_tokens.take(key)
+        unset = "" if self._settings.owner_token else "; OWNER_TOKEN is not set"
+        logger.warning("Wrong token from %s%s", handshake.address, unset)
+        raise error
 
     def mark(self, limit_key: str | None) -> str:
         """What an address is banned by; empty for one that must not be, because it may be many people's.
@@ -99,20 +107,28 @@ class Admission:
 
     def authorize(self, handshake: Handshake, bearer: str | None) -> None:
         """Lets the owner pass, over HTTP. Raises Unauthorized, InvalidToken, RateLimited, Forbidden for a visitor."""
-        if self.session_of(handshake, bearer) != OWNER_SESSION:
-            raise Forbidden
-
-    def session_of(self, handshake: Handshake, bearer: str | None) -> str:
-        """The session that a token proves, over HTTP. Raises as `authorize`, but for Forbidden."""
         if bearer is None:
             raise Unauthorized
         if self._credentials.is_owner(bearer):
-            return OWNER_SESSION
-        return self._credentials.session_of(bearer) or self._note_wrong_token(handshake)
+            return
+        if self._credentials.session_of(bearer):
+            raise Forbidden
+        self._refuse_token(
+            handshake, InvalidToken("This is not the owner's token, which is OWNER_TOKEN in the settings.")
+        )
 
-    def check_erasure(self, handshake: Handshake) -> None:
-        """Takes a share of how often visitors may delete their messages. Raises RateLimited."""
+    def may_erase(self, handshake: Handshake, bearer: str | None) -> str:
+        """The session whose messages a visitor may delete. Raises as `authorize`, Forbidden for the owner."""
+        if bearer is None:
+            raise Unauthorized
+        if self._credentials.is_owner(bearer):
+            raise Forbidden("This is for visitors. Say whose messages to hide: DELETE /api/messages?username=…")
+        session = self._credentials.session_of(bearer)
+        if not session:
+            fault = "This token proves no session here. The session frame of a connection has one that does."
+            self._refuse_token(handshake, InvalidToken(fault))
         _take(self._erasures, handshake.limit_key)
+        return session
 
     def token(self, session: Session) -> str | None:
         """What proves a visitor's name on its next connection. The owner has a token already."""
@@ -126,17 +142,27 @@ class Admission:
         if self.rules.paused:
             raise Paused
         key = _key(session)
-        if wait := self._slow.wait(key):
+        if wait := max(self._slow.wait(key), self._slow.wait(session.id)):
             raise SlowMode(wait)
         if wait := max(self._messages.wait(key), self._messages_by_address.wait(address) if address else 0.0):
             raise RateLimited(wait)
         _take(self._messages, key)
         _take(self._messages_by_address, address)
 
-    def note_post(self, connection: Connection) -> None:
+    def note_post(self, session: Session) -> None:
         """A message was accepted: in slow mode its sender waits now. One that was refused costs nothing of that."""
-        if connection.session.role != "owner":
-            self._slow.take(_key(connection.session))
+        if session.role != "owner":
+            self._slow.take(_key(session))
+
+    def forget_post(self, session: Session) -> None:
+        """It was not stored after all, or before."""
+        self._slow.give_back(_key(session))
+
+    def note_stored(self, messages: Sequence[Message]) -> None:
+        """Messages were stored, perhaps by other workers: there, too, their senders wait now."""
+        for message in messages if self.rules.slow_mode else ():
+            if message.role != "owner" and not self._slow.wait(message.session):
+                self._slow.take(message.session)
 
     def is_flood(self, connection: Connection, bad: bool) -> bool:
         """Counts a frame, or a bad frame once more; True when there were too many of late."""

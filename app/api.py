@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import traceback
 
 from starlette.exceptions import HTTPException
@@ -13,8 +12,8 @@ from starlette.responses import Response
 from app import metrics
 from app.chat import Chat
 from app.config import Settings
-from app.exceptions import ChatError, RequestRefused, Unavailable
-from app.responses import Error, ErrorDetail, Health, Ready, Stats, answer, restarting
+from app.exceptions import ChatError, Restarting, Unavailable
+from app.responses import Error, ErrorDetail, Health, Ready, Stats, answer, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -42,23 +41,18 @@ async def ready(request: Request) -> Response:
     """200 when messages can be stored and will be, else 503 with the reason."""
     chat: Chat = request.app.state.chat
     if chat.draining:
-        return restarting()
+        return refusal(Restarting())
     if not chat.healthy:
         reason = "Messages can't be stored at the moment; the log has the reason. It is tried again by itself."
-        return answer(Error(error=ErrorDetail(code=Unavailable.code, message=reason)), 503)
+        return refusal(Unavailable(reason))
     return answer(Ready())
 
 
 async def chat_error(request: Request, error: Exception) -> Response:
     """What the room or the door refuses, over HTTP."""
     assert isinstance(error, ChatError)
-    field = error.field or ("content" if error.status == 422 and not isinstance(error, RequestRefused) else None)
-    detail = ErrorDetail(code=error.code, message=str(error), field=field, retry_after=error.retry_after)
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(math.ceil(error.retry_after))
     metrics.refusals.inc(error.code)
-    return answer(Error(error=detail), error.status, headers)
+    return refusal(error)
 
 
 async def store_error(request: Request, error: Exception) -> Response:

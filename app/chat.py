@@ -28,6 +28,8 @@ from app.registry import Connection, ConnectionRegistry
 from app.roster import Roster, Session
 from app.rules import Rules
 
+POST_PATIENCE = 10.0  # seconds; the engine's own ends before, unless the room is another one now
+
 logger = logging.getLogger(__name__)
 
 
@@ -143,20 +145,24 @@ class Chat:
         """Accepts a message and returns before it is stored. Raises ChatError."""
         self.admission.check_rate(connection)
         draft = self._composer.compose(connection.session, post.content, post.nonce)
-        self.admission.note_post(connection)
-        self._publish(draft, partial(self._answer, outbox, post.nonce))
+        self._publish(draft, partial(self._answer, connection.session, outbox, post.nonce))
+        self.admission.note_post(connection.session)
 
     async def post_as_owner(self, content: str, nonce: str | None) -> tuple[Message, bool]:
         """Posts over HTTP. The stored message, and whether it is new. Raises ChatError."""
         session = Session(self._settings.owner_username, "", OWNER_SESSION, role="owner")
         draft = self._composer.compose(session, content, nonce)
-        answered: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[Message | ChatError] = asyncio.get_running_loop().create_future()
         self._posting[draft.id] = answer = partial(_settle, answered)
         try:
             self._publish(draft, answer)
-            message = await answered
+            message = await asyncio.wait_for(answered, POST_PATIENCE)
+        except TimeoutError:
+            raise Unavailable from None
         finally:
             del self._posting[draft.id]
+        if isinstance(message, ChatError):
+            raise message
         return message, message.id == draft.id
 
     def _publish(self, draft: Draft, answer: Answer) -> None:
@@ -166,18 +172,16 @@ class Chat:
         shown = draft.text if self._settings.log_message_content else f"({len(draft.text)} characters)"
         logger.info("Message from %s: %.80s", draft.username, shown)
 
-    def is_flood(self, connection: Connection, bad: bool) -> bool:
-        """Counts a frame, or a bad frame once more; True when there were too many of late."""
-        return self.admission.is_flood(connection, bad)
-
-    def _answer(self, outbox: Outbox, nonce: str | None, answer: Message | ChatError) -> None:
+    def _answer(self, session: Session, outbox: Outbox, nonce: str | None, answer: Message | ChatError) -> None:
         """Tells the sender alone what became of a draft that was not newly stored."""
+        self.admission.forget_post(session)
         outbox.write(Batch([frames.answer_frame(answer, nonce)]))
 
     async def deliver(self, messages: Sequence[Message]) -> None:
         """Sends stored messages, oldest first, to everyone who is here."""
         datas = [frames.encode_data(message) for message in messages]
         self._history.add(zip(messages, datas, strict=True))
+        self.admission.note_stored(messages)
         metrics.deliveries.inc(len(messages) * self._registry.audience)
         await self._broadcast(Batch([frames.message_frame(data) for data in datas]))
         if not self._roster.owner_online:
@@ -230,18 +234,13 @@ class Chat:
     def trouble(self) -> None:
         """Tells everybody that nothing new arrives for now."""
         error = Unavailable("Messages can't be sent or received at the moment. What is missed comes later by itself.")
-        for _ in self._registry.broadcast(Batch([frames.error_frame(error)])):
-            pass
+        list(self._registry.broadcast(Batch([frames.error_frame(error)])))  # at once
 
     async def _broadcast(self, batch: Batch) -> None:
         for _ in self._registry.broadcast(batch):
             await asyncio.sleep(0)
 
 
-def _settle(answered: asyncio.Future[Message], answer: Message | ChatError) -> None:
-    if answered.done():
-        return
-    if isinstance(answer, ChatError):
-        answered.set_exception(answer)
-    else:
+def _settle(answered: asyncio.Future[Message | ChatError], answer: Message | ChatError) -> None:
+    if not answered.done():
         answered.set_result(answer)

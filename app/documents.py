@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from app.config import Settings
+from app.exceptions import CloseCode
 from app.frames import RoomData, ServerFrame
 from app.incoming import ClientFrame
 from app.requests import NewBan, NewMessage, RoomChange
@@ -33,20 +34,21 @@ class Operation(NamedTuple):
     whose: str | None = "owner"
 
 
-DONE: Answers = {"401": Error, "422": Error, "503": Error}
+DONE: Answers = dict.fromkeys(("401", "403", "422", "429", "503"), Error)
 FOUND: Answers = {**DONE, "404": Error}
+SENT: Answers = {**DONE, "413": Error}
 OPERATIONS = (
     Operation("get", "/health", "health", "Does the service work?", {"200": Health, "503": Health}, whose=None),
     Operation("get", "/ready", "ready", "Can messages be stored?", {"200": Ready, "503": Error}, whose=None),
-    Operation("get", "/metrics", "metrics", "Figures for Prometheus", {"200": None, "401": Error, "404": Error}),
+    Operation("get", "/metrics", "metrics", "Figures for Prometheus", {"200": None, **FOUND}),
     Operation("get", "/api/stats", "stats", "How busy is the room?", {"200": Stats}, whose=None),
     Operation(
         "post", "/api/messages", "postMessage", "Post as the owner",
-        {"201": StoredMessage, "200": StoredMessage, **DONE, "409": Error, "410": Error}, NewMessage,
+        {"201": StoredMessage, "200": StoredMessage, **SENT, "409": Error, "410": Error}, NewMessage,
     ),
     Operation(
         "get", "/api/messages", "getMessages", "Page through what is stored", {"200": Messages, **DONE},
-        query=("after", "limit"),
+        query=("after", "limit", "last"),
     ),
     Operation(
         "delete", "/api/messages", "hideMessages", "Hide all messages of one user", {"200": HiddenCount, **DONE},
@@ -58,14 +60,22 @@ OPERATIONS = (
         whose="visitor",
     ),
     Operation("get", "/api/bans", "getBans", "Who is banned?", {"200": BanList, **DONE}),
-    Operation("put", "/api/bans/{username}", "ban", "Ban a user", {"200": BanState, **DONE}, NewBan),
+    Operation("put", "/api/bans/{username}", "ban", "Ban a user", {"200": BanState, **SENT}, NewBan),
     Operation("get", "/api/bans/{username}", "getBan", "Is a user banned?", {"200": BanState, **FOUND}),
     Operation("delete", "/api/bans/{username}", "liftBan", "Lift a ban", {"200": BanState, **FOUND}),
-    Operation("patch", "/api/room", "changeRoom", "Pause the room, or slow it", {"200": RoomData, **DONE}, RoomChange),
+    Operation("get", "/api/room", "getRoom", "How is the room?", {"200": RoomData, **DONE}),
+    Operation("patch", "/api/room", "changeRoom", "Pause the room, or slow it", {"200": RoomData, **SENT}, RoomChange),
 )  # fmt: skip
 PARAMETERS: dict[str, dict[str, Any]] = {
-    "after": {"schema": {"type": "integer", "minimum": 0, "default": 0}, "description": "The last `seq` seen."},
+    "after": {
+        "schema": {"type": "integer", "minimum": 0, "default": 0},
+        "description": "The last `seq` seen: the oldest messages after it.",
+    },
     "limit": {"schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}},
+    "last": {
+        "schema": {"type": "integer", "minimum": 1, "maximum": 1000},
+        "description": "How many of the newest messages, instead of `after` and `limit`.",
+    },
     "username": {"schema": {"type": "string"}, "description": "In any case."},
     "id": {"schema": {"type": "string"}},
 }
@@ -112,7 +122,8 @@ def _described(operation: Operation) -> dict[str, Any]:
     if parameters:
         described["parameters"] = parameters
     if operation.body:
-        described["requestBody"] = {"required": True, **_content(operation.body)}
+        required = any(field.is_required() for field in operation.body.model_fields.values())
+        described["requestBody"] = {"required": required, **_content(operation.body)}
     if operation.whose:
         described["security"] = [{operation.whose: []}]
     return described
@@ -161,10 +172,15 @@ def _channel(settings: Settings, models: tuple[type[BaseModel], ...]) -> dict[st
     query = {"type": "object", "required": ["username"], "properties": {"username": name, "epoch": epoch, "since": seq}}
     return {
         "address": "/ws/chat",
-        "description": "The room. Offer the subprotocol `chat.v1`.",
+        "description": f"The room. Offer the subprotocol `chat.v1`. Close codes: {_close_codes()}.",
         "messages": {model.__name__: {"$ref": f"#/components/messages/{model.__name__}"} for model in models},
         "bindings": {"ws": {"method": "GET", "query": query}},
     }
+
+
+def _close_codes() -> str:
+    """All of them, and after which a client should come back."""
+    return ", ".join(f"{code} ({code.reason}{'; come back' if code.reconnect else ''})" for code in CloseCode)
 
 
 def _operation(action: str, models: tuple[type[BaseModel], ...]) -> dict[str, Any]:

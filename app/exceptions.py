@@ -151,8 +151,8 @@ class RateLimited(ConnectionRefused):
     status = 429
     close_code = CloseCode.FULL
 
-    def __init__(self, retry_after: float) -> None:
-        super().__init__(f"That was too fast. Try again in {max(1, round(retry_after))} s.")
+    def __init__(self, retry_after: float, why: str = "That was too fast.") -> None:
+        super().__init__(f"{why} Try again in {max(1, math.ceil(retry_after))} s.")
         self.retry_after = retry_after
 
 
@@ -170,6 +170,22 @@ class ServerFull(ConnectionRefused):
 
 class RequestRefused(ChatError):
     """Refuses an HTTP request."""
+
+
+class OriginNotAllowed(RequestRefused):
+    """Refuses a handshake."""
+
+    code = "origin_not_allowed"
+    status = 403
+    message = "Pages of this origin may not connect. Its scheme, host and port must be listed in CORS_ORIGINS."
+
+
+class Restarting(RequestRefused):
+    """Refuses a handshake."""
+
+    code = "restarting"
+    status = 503
+    message = "The server restarts. Come back in a moment."
 
 
 class Unauthorized(RequestRefused):
@@ -212,5 +228,5 @@ class RequestTooLarge(RequestRefused):
 
 
 def codes(kind: type[ChatError] = ChatError) -> set[str]:
-    """The code of every refusal."""
+    """The code of every refusal, or of every one of a kind."""
     return set().union(*map(codes, kind.__subclasses__())) or {kind.code}

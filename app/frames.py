@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
 from app import metrics
-from app.exceptions import ChatError
+from app.exceptions import ChatError, RequestRefused, codes
 from app.message import Message
 
 HISTORY_BYTES = 100  # of a history frame, beside its messages and the commas between them
@@ -145,7 +145,7 @@ class PongFrame(BaseModel):
 class ErrorData(BaseModel):
     """Why, for programs. `nonce` is the refused frame's own; `retry_after` is seconds, where waiting helps."""
 
-    code: str
+    code: str = Field(json_schema_extra={"enum": [*sorted(codes() - codes(RequestRefused))]})
     nonce: str | None = None
     retry_after: float | None = None
 

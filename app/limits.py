@@ -37,6 +37,11 @@ class Buckets:
             if len(self._spent) > REMEMBERED:
                 self._spent.popitem(last=False)
 
+    def give_back(self, key: str) -> None:
+        """Gives a token back that was taken."""
+        if key in self._spent:
+            self._spent[key] = (max(0.0, self._taken(key) - 1), self._clock())
+
     def _taken(self, key: str) -> float:
         taken, since = self._spent.get(key, (0.0, 0.0))
         return max(0.0, taken - (self._clock() - since) * self._limit / self._window)

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
@@ -24,15 +25,17 @@ from app import api, docs, exceptions, log, metrics, owner_api, tasks
 from app.chat import Chat
 from app.config import Settings, SettingsError, load_settings
 from app.engines import open_engine
-from app.exceptions import ChatError, StoreError
+from app.exceptions import ChatError, NotFound, StoreError
 from app.heartbeat import Heartbeat
 from app.moderation import Moderation
+from app.notifier import notice_format
 from app.pruner import Pruner
 from app.registry import ConnectionRegistry
-from app.responses import not_found
+from app.responses import refusal
 from app.shared_roster import open_roster
 from app.websocket import ChatEndpoint
 
+NO_ROOM = NotFound("There is nothing at this address. The room is at /ws/chat.")
 HOPELESS = 3  # the exit code of a worker that uvicorn and gunicorn don't start again and again
 
 logger = logging.getLogger(__name__)
@@ -109,7 +112,7 @@ def create_app(settings: Settings) -> Starlette:
 async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
     """Whatever no route is for. Starlette would answer a WebSocket with an empty 403."""
     if scope["type"] == "websocket" and "websocket.http.response" in scope.get("extensions", {}):
-        await WebSocket(scope, receive, send).send_denial_response(not_found())
+        await WebSocket(scope, receive, send).send_denial_response(refusal(NO_ROOM))
     elif scope["type"] == "websocket":
         await WebSocketClose()(scope, receive, send)
     else:
@@ -129,6 +132,9 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await app.state.chat.start()
         beating = tasks.spawn(heartbeat.run(), "heartbeat")
         pruning = tasks.spawn(pruner.run(), "pruner")
+        if settings.notify_url:
+            host = urlsplit(settings.notify_url).hostname  # all else in it is a secret
+            logger.info("The owner is told of messages by %s, in the format %s", host, notice_format(settings))
         logger.info("%s %s is ready: %d messages so far", settings.app_name, settings.app_version, app.state.chat.total)
         try:
             yield

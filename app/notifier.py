@@ -17,7 +17,7 @@ from app.config import Settings
 from app.engines import Engine
 from app.exceptions import StoreError
 from app.message import Message
-from app.notices import MOST, Notice, format_of
+from app.notices import MOST, Format, Notice, format_of
 from app.webhook import Webhook
 
 if TYPE_CHECKING:  # Redis' driver may be missing
@@ -85,8 +85,7 @@ class Notifier:
         """Takes delivered messages, oldest first, while no owner is here. Never waits, never raises."""
         if not self._send:
             return
-        # One without text was hidden before it was delivered.
-        self._untold.extend(message for message in messages if message.role != "owner" and message.text)
+        self._untold.extend(message for message in messages if message.role != "owner")
         if self._untold:
             self._heard.set()
 
@@ -132,12 +131,16 @@ class Notifier:
 
 def open_notifier(settings: Settings, engine: Engine) -> Notifier:
     """The notifier of a room, which tells nobody if its owner named no URL."""
-    url = settings.notify_url
-    send = Webhook(url, settings.notify_format or format_of(url)).send if url else None
+    send = Webhook(settings.notify_url, notice_format(settings)).send if settings.notify_url else None
     claim: Claim = LocalClaim(settings.notify_quiet)
     if settings.engine_url.startswith("redis"):
         claim = partial(cast("RedisEngine", engine).room.claim_notice, quiet=settings.notify_quiet)
     return Notifier(send, claim, settings.public_url, _count)
+
+
+def notice_format(settings: Settings) -> Format:
+    """What is sent to NOTIFY_URL."""
+    return settings.notify_format or format_of(settings.notify_url)
 
 
 def _count(arrived: bool) -> None:

@@ -13,10 +13,10 @@ from starlette.responses import Response
 from app import metrics, security
 from app.chat import Chat
 from app.config import Settings
-from app.engines import Engine
+from app.engines import LAST, Engine
 from app.exceptions import Hidden, InvalidRequest, InvalidUsername, NotFound
 from app.moderation import Moderation
-from app.requests import NewBan, NewMessage, Page, RoomChange, bearer_of, body_of, handshake_of, query_of
+from app.requests import NewBan, NewMessage, Page, RoomChange, Whose, bearer_of, body_of, handshake_of, query_of
 from app.responses import BanList, BanState, HiddenCount, Messages, StoredMessage, answer
 from app.rules import Ban
 
@@ -48,15 +48,16 @@ class MessagesEndpoint(HTTPEndpoint):
         """Pages through it."""
         _owners(request)
         page = query_of(request, Page)
-        found = await _engine(request).page(page.after, page.limit)
+        if page.last:
+            found = (await _engine(request).before(LAST, page.last))[::-1]
+        else:
+            found = await _engine(request).page(page.after, page.limit)
         return answer(Messages(messages=[StoredMessage.of(message) for message in found]))
 
     async def delete(self, request: Request) -> Response:
         """Hides all messages of one user."""
         _owners(request)
-        username = request.query_params.get("username")
-        if not username:
-            raise InvalidRequest("username", "Say whose messages to hide: ?username=…")
+        username = query_of(request, Whose).username
         return answer(HiddenCount(hidden=await _engine(request).hide("username", username)))
 
 
@@ -78,9 +79,7 @@ class MineEndpoint(HTTPEndpoint):
     async def delete(self, request: Request) -> Response:
         """Hides them."""
         chat: Chat = request.app.state.chat
-        handshake = handshake_of(request)
-        session = chat.admission.session_of(handshake, bearer_of(request))
-        chat.admission.check_erasure(handshake)
+        session = chat.admission.may_erase(handshake_of(request), bearer_of(request))
         return answer(HiddenCount(hidden=await _engine(request).hide("session", session)))
 
 
@@ -117,6 +116,10 @@ class BanEndpoint(HTTPEndpoint):
 
 class RoomEndpoint(HTTPEndpoint):
     """How the room is."""
+
+    async def get(self, request: Request) -> Response:
+        """Tells."""
+        return answer(_owners(request).announcer.room())
 
     async def patch(self, request: Request) -> Response:
         """Pauses it or opens it again, and sets its slow mode."""

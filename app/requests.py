@@ -18,6 +18,7 @@ from app.incoming import MAX_FRAME, Nonce
 
 MAX_BODY = MAX_FRAME  # bytes
 YEARS = 100 * 366 * 86_400.0  # seconds
+FORWARDING = ("X-Forwarded-For", "Forwarded", "X-Real-IP")  # what only proxies send
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +51,24 @@ class RoomChange(Body):
     slow_mode: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] | None = None
 
 
-class Page(BaseModel):
-    """Which messages: the oldest after a seq."""
+class Query(BaseModel):
+    """From text, and as in a body what is not known is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Page(Query):
+    """Which messages: the oldest after a seq, `limit` at most; or else the `last` ones."""
 
     after: int = Field(0, ge=0, le=2**53)
     limit: int = Field(100, ge=1, le=1000)
+    last: Annotated[int, Field(ge=1, le=1000)] | None = None
+
+
+class Whose(Query):
+    """Whose messages."""
+
+    username: Annotated[str, Field(min_length=1)]
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -102,10 +116,14 @@ def _fault(error: ValidationError) -> InvalidRequest:
     """In our own words where pydantic's would quote what was sent."""
     fault = error.errors(include_url=False, include_input=False)[0]
     field = str(fault["loc"][0]) if fault["loc"] else None
-    if fault["type"] == "json_invalid" or not field:
+    if fault["type"] == "json_invalid":
+        return InvalidRequest(None, 'The body is not JSON. Line breaks and quotes in a text are written \\n and \\".')
+    if not field:
         return InvalidRequest(None, "The body must be a JSON object.")
     if fault["type"] == "extra_forbidden":
         return InvalidRequest(field[:80], "There is no such field.")
+    if fault["type"] == "string_pattern_mismatch":
+        return InvalidRequest(field, f'"{field}" must be 1 to 64 of the characters A-Z, a-z, 0-9, - and _.')
     message = str(fault["msg"])
     return InvalidRequest(field, f'"{field}" is not allowed like this: {message[:1].lower()}{message[1:]}.')
 
@@ -116,14 +134,16 @@ def _behind_unknown_proxy(connection: HTTPConnection, host: str) -> bool:
     A server that believed it has put the visitor's address, which the header names, in the place of the peer's.
     """
     forwarded = ",".join(connection.headers.getlist("x-forwarded-for"))
-    if not forwarded or host in map(str.strip, forwarded.split(",")):
+    if host in map(str.strip, forwarded.split(",")):
         return False
-    if not getattr(connection.app.state, "proxy_seen", False):
+    sent = next((header for header in FORWARDING if header.lower() in connection.headers), None)
+    if sent and not getattr(connection.app.state, "proxy_seen", False):
         connection.app.state.proxy_seen = True
         logger.warning(
-            "X-Forwarded-For from %s is not believed, so all visitors behind it share one address. "
-            "If it is your proxy, add %s to FORWARDED_ALLOW_IPS",
+            "%s from %s is not believed, so all visitors behind it share one address. "
+            "If it is your proxy, let it send X-Forwarded-For, and add %s to FORWARDED_ALLOW_IPS",
+            sent,
             host,
             host,
         )
-    return True
+    return sent is not None

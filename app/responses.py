@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from app import exceptions
+from app.exceptions import ChatError, RequestRefused
 from app.message import Message
 
 
@@ -92,7 +95,7 @@ class ErrorDetail(BaseModel):
     `field`: which part of the request; `retry_after`: seconds, where waiting helps.
     """
 
-    code: str = Field(examples=["not_found"])
+    code: str = Field(examples=sorted(exceptions.codes(RequestRefused)))
     message: str
     field: str | None = None
     retry_after: float | None = None
@@ -112,19 +115,11 @@ def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] | Non
     return Response(body, status, {**(headers or {}), **fixed}, media_type="application/json")
 
 
-def not_found() -> Response:
-    """404 for a WebSocket that asks for what is not there."""
-    message = "There is nothing at this address. The room is at /ws/chat."
-    return answer(Error(error=ErrorDetail(code="not_found", message=message)), 404)
-
-
-def wrong_origin() -> Response:
-    """403 for a page that may not open the room."""
-    message = "Pages of this origin may not connect. Its scheme, host and port must be listed in CORS_ORIGINS."
-    return answer(Error(error=ErrorDetail(code="origin_not_allowed", message=message)), 403)
-
-
-def restarting() -> Response:
-    """503 for who comes while the server is about to stop."""
-    detail = ErrorDetail(code="restarting", message="The server restarts. Come back in a moment.")
-    return answer(Error(error=detail), 503)
+def refusal(error: ChatError) -> Response:
+    """What the room or the door refuses, over HTTP."""
+    field = error.field or ("content" if error.status == 422 and not isinstance(error, RequestRefused) else None)
+    detail = ErrorDetail(code=error.code, message=str(error), field=field, retry_after=error.retry_after)
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
+    return answer(Error(error=detail), error.status, headers)

@@ -56,8 +56,8 @@ def origin_allowed(sent: Sequence[str], own: Sequence[str], listed: Sequence[str
 def limit_key(host: str, hidden: bool) -> str | None:
     """What limits by address count by: an IPv4 address or an IPv6 /64. None: they don't apply.
 
-    `hidden`: the peer sent forwarded addresses that are not believed. If it is in a private network it is a proxy that
-    nobody configured, and all visitors share it.
+    `hidden`: the peer sent forwarded addresses that are not believed. If it is in a private or shared network it is a
+    proxy that nobody configured, and all visitors share it.
     """
     try:
         address = ipaddress.ip_address(host)
@@ -65,7 +65,7 @@ def limit_key(host: str, hidden: bool) -> str | None:
         return None  # a Unix socket, say
     if isinstance(address, ipaddress.IPv6Address):
         address = address.ipv4_mapped or address
-    if hidden and address.is_private:
+    if hidden and not address.is_global:
         return None
     return str(ipaddress.ip_network((address, 64), strict=False) if address.version == 6 else address)
 

@@ -49,7 +49,9 @@ class Webhook:
             await self._sleep(pause)
             reason = await self._try(notice)
         if reason:
-            logger.warning("No notice could be sent to %s: %s", urlsplit(self._url).hostname, reason)
+            what = "a message" if notice.count == 1 else f"{notice.count} messages"
+            host = urlsplit(self._url).hostname
+            logger.warning("The notice of %s could not be sent to %s: %s. Check NOTIFY_URL", what, host, reason)
         return not reason
 
     async def _try(self, notice: Notice) -> str:

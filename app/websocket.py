@@ -11,19 +11,27 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.endpoints import WebSocketEndpoint
-from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from app import frames, incoming, security
+from app import frames, incoming, metrics, security
 from app.batch import Batch
 from app.chat import Chat
 from app.config import Settings
 from app.credentials import SUBPROTOCOL
-from app.exceptions import ChatError, CloseCode, ConnectionRefused, InvalidFrame, UnsupportedData
+from app.exceptions import (
+    ChatError,
+    CloseCode,
+    ConnectionRefused,
+    InvalidFrame,
+    OriginNotAllowed,
+    RequestRefused,
+    Restarting,
+    UnsupportedData,
+)
 from app.outbox import Outbox, open_outbox
 from app.registry import Connection
 from app.requests import handshake_of
-from app.responses import restarting, wrong_origin
+from app.responses import refusal
 
 logger = logging.getLogger(__name__)
 
@@ -52,21 +60,22 @@ class ChatEndpoint(WebSocketEndpoint):
     async def on_connect(self, websocket: WebSocket) -> None:
         """Lets the client in, or accepts only to say why not: before the handshake a browser would not see it."""
         self.chat = websocket.app.state.chat
-        if refused := self._refused_unseen(websocket):
-            await websocket.send_denial_response(refused)
+        if error := self._refused_unseen(websocket):
+            metrics.refusals.inc(error.code)
+            await websocket.send_denial_response(refusal(error))
             return
         handshake = handshake_of(websocket)
-        refusal = None
+        refused = None
         try:
             self.connection = await self.chat.admit(handshake)
         except ConnectionRefused as error:
-            refusal = error
+            refused = error
         try:
             await websocket.accept(subprotocol=SUBPROTOCOL if handshake.provable else None)
             limit = websocket.app.state.settings.ws_send_buffer
             self.outbox = open_outbox(self.scope, self.send, limit, self._give_up)
-            if refusal:
-                raise refusal
+            if refused:
+                raise refused
             assert self.connection
             query = websocket.query_params
             self.chat.join(self.connection, self.outbox, query.get("epoch"), query.get("since"))
@@ -91,7 +100,7 @@ class ChatEndpoint(WebSocketEndpoint):
         except ChatError as error:
             self.outbox.write(Batch([frames.error_frame(error, incoming.nonce_of(data))]))
             bad = isinstance(error, InvalidFrame | UnsupportedData)
-            if bad and self.chat.is_flood(self.connection, bad=True):
+            if bad and self.chat.admission.is_flood(self.connection, bad=True):
                 self.outbox.close(CloseCode.FLOOD)
         except Exception as error:
             logger.exception("WebSocket error: %s", type(error).__name__)
@@ -105,18 +114,18 @@ class ChatEndpoint(WebSocketEndpoint):
         if self.outbox:
             await self.outbox.release()
 
-    def _refused_unseen(self, websocket: WebSocket) -> Response | None:
-        """The HTTP answer for who is not even let in to be told why."""
+    def _refused_unseen(self, websocket: WebSocket) -> RequestRefused | None:
+        """Why somebody is not even let in to be told why, but by HTTP."""
         settings: Settings = websocket.app.state.settings
         scheme = "https" if websocket.url.scheme == "wss" else "http"
         public = urlsplit(settings.public_url)
         own = [f"{scheme}://{websocket.headers.get('host', '')}", f"{public.scheme}://{public.netloc}"]
         if not security.origin_allowed(websocket.headers.getlist("origin"), own, settings.cors_origins):
-            return wrong_origin()
-        return restarting() if self.chat.draining else None
+            return OriginNotAllowed()
+        return Restarting() if self.chat.draining else None
 
     def _handle(self, connection: Connection, outbox: Outbox, data: str | bytes) -> None:
-        if self.chat.is_flood(connection, bad=False):
+        if self.chat.admission.is_flood(connection, bad=False):
             outbox.close(CloseCode.FLOOD)
             return
         if len(data) > incoming.MAX_FRAME // 4 and _size(data) > incoming.MAX_FRAME:

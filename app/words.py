@@ -76,4 +76,4 @@ def _edged(char: str) -> str:
     kind = unicodedata.category(char)[0]
     if kind == "M":
         return _NO_EDGE + char + (_EDGE if unspaced else "")
-    return char if (kind in "LN" or char == "_") and not unspaced else _EDGE + char + _EDGE
+    return char if kind in "LN" and not unspaced else _EDGE + char + _EDGE

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from app import announcer
+from app import chat as chat_module
 from app import registry as registry_module
 from app import roster as roster_module
 from app.chat import Chat
 from app.config import Settings
 from app.credentials import Handshake
 from app.engines import open_engine
-from app.exceptions import ChatError, InvalidUsername, MessageTooLong
+from app.exceptions import ChatError, InvalidUsername, MessageTooLong, Unavailable
 from app.incoming import Post
 from app.log import LineFormatter
 from app.outbox import QueueOutbox
@@ -492,3 +493,14 @@ async def test_message_content_is_kept_out_of_the_log(room: Open, caplog: pytest
     await here.engine.flush()
     assert "Hello" not in caplog.text
     assert caplog.records[-1].getMessage() == "Message from ada: (5 characters)"
+
+
+async def test_post_over_http_that_is_never_answered_is_given_up(room: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = await room()
+    monkeypatch.setattr(chat_module, "POST_PATIENCE", 0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(here.engine, "publish", lambda draft, answer: None)
+        with pytest.raises(Unavailable):
+            await here.chat.post_as_owner("Hello", None)
+    message, new = await here.chat.post_as_owner("Hello", None)
+    assert (message.seq, new, here.chat._posting) == (1, True, {})

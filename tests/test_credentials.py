@@ -49,6 +49,7 @@ def test_only_the_owner_s_token_makes_the_owner(credentials: Credentials) -> Non
     for bearer in (None, "", OWNER[:-1], OWNER + "o", credentials.issue("owner", "owner"), "é"):
         assert not credentials.is_owner(bearer)
     assert not Credentials("secret of this server", "", RESERVED).is_owner("")
+    assert credentials.session_of(credentials.issue("ada", "owner")) is None
 
 
 @pytest.mark.parametrize(

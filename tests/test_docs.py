@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 from app import frames, incoming
 from app.config import Settings
 from app.documents import OPERATIONS, asyncapi_document, openapi_document
+from app.exceptions import CloseCode, codes
 from app.frames import ServerFrame
 from app.incoming import ClientFrame
 from app.main import ROUTES
@@ -116,6 +117,29 @@ def test_asyncapi_covers_every_frame(settings: Settings) -> None:
         schema = resolved(document, message["payload"]["$ref"])
         assert set(schema["properties"]) == set(model.model_fields)
         assert "type" in schema["required"]
+
+
+def test_documents_name_every_code(settings: Settings) -> None:
+    schemas = asyncapi_document(settings)["components"]["schemas"]
+    frames = schemas["ErrorData"]["properties"]["code"]["enum"]
+    assert {"banned", "paused", "slow_mode", "rate_limited", "invalid_frame", "username_taken"} <= set(frames)
+    assert not {"not_found", "unauthorized", "origin_not_allowed"} & set(frames)
+    requests = openapi_document(settings)["components"]["schemas"]["ErrorDetail"]["properties"]["code"]["examples"]
+    assert codes() == {*frames, *requests}
+    described = asyncapi_document(settings)["channels"]["chat"]["description"]
+    assert all(f"{code} " in described for code in CloseCode)
+    assert "1012 (restart; come back)" in described
+
+
+def test_body_is_required_where_something_in_it_is(settings: Settings) -> None:
+    paths = openapi_document(settings)["paths"]
+    required = {
+        f"{method} {path}": operation["requestBody"]["required"]
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+        if "requestBody" in operation
+    }
+    assert required == {"post /api/messages": True, "put /api/bans/{username}": False, "patch /api/room": False}
 
 
 def test_every_frame_model_is_in_one_of_the_unions() -> None:

@@ -40,7 +40,7 @@ CONTRACT_CODES = {
     "blocked_content", "nonce_reused", "unavailable", "paused", "slow_mode",
 }  # fmt: skip
 HTTP_CODES = {"unauthorized": 401, "forbidden": 403, "not_found": 404, "hidden": 410, "invalid_request": 422}
-HTTP_CODES["request_too_large"] = 413
+HTTP_CODES |= {"request_too_large": 413, "origin_not_allowed": 403, "restarting": 503}
 ARGUMENTS: dict[type[ChatError], tuple[Any, ...]] = {
     RateLimited: (1.5,),
     SlowMode: (1.5,),

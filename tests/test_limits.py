@@ -29,6 +29,19 @@ def test_bucket_gives_its_limit_at_once_and_then_one_at_a_time(clock: Clock) -> 
     assert buckets.wait("ada") == 0.5
 
 
+def test_token_that_was_given_back_is_there(clock: Clock) -> None:
+    buckets = Buckets(2, 10.0, clock)
+    buckets.give_back("ada")
+    spend(buckets, "ada", 2)
+    buckets.give_back("ada")
+    spend(buckets, "ada", 1)
+    assert buckets.wait("ada") == 5.0
+    for _ in range(3):
+        buckets.give_back("ada")
+    spend(buckets, "ada", 2)
+    assert buckets.wait("ada") == 5.0
+
+
 def test_wait_is_the_truth(clock: Clock) -> None:
     buckets = Buckets(3, 10.0, clock)
     spend(buckets, "ada", 3)

@@ -74,7 +74,14 @@ def test_limits_count_by_address_and_by_64_bits_of_ipv6(host: str, key: str | No
 
 @pytest.mark.parametrize(
     ("host", "limited"),
-    [("127.0.0.1", False), ("10.1.2.3", False), ("::1", False), ("fd00::1", False), ("8.8.8.8", True)],
+    [
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("::1", False),
+        ("fd00::1", False),
+        ("100.64.0.1", False),
+        ("8.8.8.8", True),
+    ],
 )
 def test_private_peer_that_hides_its_visitors_is_not_limited(host: str, limited: bool) -> None:
     assert (limit_key(host, hidden=True) is not None) is limited

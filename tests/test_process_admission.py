@@ -165,11 +165,17 @@ async def test_joins_are_limited_by_address(start: Start) -> None:
     await session(server, "x", OWNER)
 
 
-async def test_limits_by_address_do_not_hit_a_proxy_that_nobody_configured(start: Start) -> None:
+@pytest.mark.parametrize(
+    "forwarded", [{"X-Forwarded-For": "1.2.3.4"}, {"X-Real-IP": "1.2.3.4"}, {"Forwarded": "for=1.2.3.4"}]
+)
+async def test_limits_by_address_do_not_hit_a_proxy_that_nobody_configured(
+    start: Start, forwarded: dict[str, str]
+) -> None:
     server = start(RATE_LIMIT_JOINS="1", RATE_LIMIT_WINDOW="300", FORWARDED_ALLOW_IPS="10.0.0.1")
     for number in range(3):
-        await session(server, f"user{number}", additional_headers={"X-Forwarded-For": "1.2.3.4"})
+        await session(server, f"user{number}", additional_headers=forwarded)
     assert server.log().count("is not believed") == 1
+    assert f"{next(iter(forwarded))} from 127.0.0.1" in server.log()
     await session(server, "direct")
     assert (await refusal(server, "again"))[0] == "rate_limited"
 

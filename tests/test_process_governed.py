@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.conftest import Start
-from tests.owning import JSON, STORES, ask, asked, done, everywhere, lines, serving, start_again
+from tests.owning import JSON, STORES, alone, ask, asked, done, everywhere, lines, serving, start_again
 from tests.running import RunningServer, until
 from tests.test_process_admission import OWNER, session
 from tests.test_process_redis import Visitor, visit
+from tests.test_process_workers import started
 
 pytestmark = pytest.mark.anyio
 
@@ -107,6 +110,38 @@ async def test_slow_mode_lets_one_message_by_in_its_time(server: RunningServer) 
         assert ok is None
         assert refused is not None
         assert 0 < refused["retry_after"] <= 0.4
+
+
+async def test_slow_mode_holds_for_one_session_on_all_workers(request: pytest.FixtureRequest, start: Start) -> None:
+    with serving(request, start, "redis") as server:
+        change(server, slow_mode=60)
+        one, two = started(server)[-2:]
+        known_by: dict[str, dict[str, Any]] = {"token": {}, "address": {"subprotocols": None}}
+        for name, options in known_by.items():
+            async with contextlib.AsyncExitStack() as stack:
+                with alone(server, one):
+                    ada = await stack.enter_async_context(visit(server, name, **options))
+                with alone(server, two):
+                    token = "" if options else ada.session["token"]
+                    tab = await stack.enter_async_context(visit(server, name, token, **options))
+                assert await refusals(ada, "one") == [None]
+                await until(lambda tab=tab: tab.seqs)  # type: ignore[misc]
+                (refused,) = await refusals(tab, "two")
+                assert refused is not None
+                assert (refused["code"], 50 < refused["retry_after"] <= 60) == ("slow_mode", True)
+
+
+async def test_post_that_is_in_the_room_already_takes_no_turn(server: RunningServer) -> None:
+    change(server, slow_mode=0.3)
+    async with visit(server, "ada") as ada:
+        await ada.client.say("one", nonce="n-1")
+        await until(lambda: ada.seqs == [1])
+        while ada.seqs == [1]:  # until its turn has come again
+            seen = len(ada.frames)
+            await ada.client.say("one", nonce="n-1")
+            await until(lambda seen=seen: len(ada.frames) > seen)  # type: ignore[misc]
+        assert ada.seqs == [1, 1]
+        assert await refusals(ada, "two") == [None]
 
 
 async def test_slow_mode_goes_on_over_other_changes_a_reconnect_and_a_restart(

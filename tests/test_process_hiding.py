@@ -102,6 +102,9 @@ async def test_all_of_a_user_in_any_case_and_mine_after_coming_back(server: Runn
         await until(lambda: len(carol.datas("hidden")) == 3)
         assert fault(ask(server, "DELETE", path, token=None))[:2] == (401, "unauthorized")
         assert fault(ask(server, "DELETE", path, token=f"{token[:-3]}xxx"))[0] == 401
+        refused = ask(server, "DELETE", path)
+        assert fault(refused)[:2] == (403, "forbidden")
+        assert "DELETE /api/messages?username=" in refused.text
     assert [data["text"] for data in page(server)] == ["m1", "c1"]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
+from app.credentials import OWNER_SESSION, Credentials
 from tests.conftest import Start
 from tests.owning import JSON, STORES, ask, asked, done, fault, lines, page, serving
 from tests.running import COMMANDS, RunningServer, until
@@ -72,6 +73,11 @@ async def test_post_is_a_message_to_all_and_is_paged_through_with_its_gaps(serve
     assert [[data["seq"] for data in found] for found in pages] == [[1, 2], [3, 6], [7], []]
     assert pages[0][0] == first
     assert page(server, after=2**53) == []
+    assert [[data["seq"] for data in page(server, last=last)] for last in (1, 3, 1000)] == [
+        [7],
+        [3, 6, 7],
+        [1, 2, 3, 6, 7],
+    ]
 
 
 async def test_nonce_is_good_for_one_message_on_every_worker(server: RunningServer) -> None:
@@ -142,14 +148,25 @@ def test_wrong_tokens_are_limited_by_address_and_the_right_one_still_works(simpl
     assert 0 < refused.json()["error"]["retry_after"] <= 12
     assert ask(simple, "GET", "/api/bans", token=WRONG, **there).status_code == 401
     assert ask(simple, "GET", "/api/bans", **here).status_code == 200
-    assert "Wrong owner token from 203.0.113.7" in simple.log()
+    assert simple.log().count("Wrong token from 203.0.113.7") == 5
+    assert "Too many wrong tokens" in refused.text
     assert not [secret for secret in (WRONG, OWNER, "forged") if secret in simple.log()]
+
+
+async def test_session_token_never_makes_the_owner(start: Start) -> None:
+    """Also one that who knows the secret made for the owner's session."""
+    secret = "a secret key of some length"
+    server = start(OWNER_TOKEN=OWNER, SECRET_KEY=secret)
+    forged = Credentials(secret, "", ()).issue("mallory", OWNER_SESSION)
+    assert {fault(ask(server, *endpoint, token=forged))[:2] for endpoint in ENDPOINTS[:4]} == {(401, "invalid_token")}
+    assert (await session(server, "mallory", forged))["role"] == "visitor"
 
 
 def test_server_without_an_owner_takes_no_token(start: Start) -> None:
     server = start()
     answers = {fault(ask(server, *endpoint, token=token)) for endpoint in ENDPOINTS[:2] for token in (OWNER, "")}
     assert answers == {(401, "invalid_token", None)}
+    assert "Wrong token from 127.0.0.1; OWNER_TOKEN is not set" in server.log()
 
 
 BAD: list[tuple[str, str, object, str | None]] = [
@@ -169,6 +186,9 @@ BAD: list[tuple[str, str, object, str | None]] = [
     ("POST", "/api/messages", ["content"], None),
     *(("GET", f"/api/messages?limit={limit}", None, "limit") for limit in ("0", "1001", "-1", "many", "1.5", "")),
     *(("GET", f"/api/messages?after={after}", None, "after") for after in ("-1", str(2**53 + 1), "x", "NaN")),
+    *(("GET", f"/api/messages?last={last}", None, "last") for last in ("0", "1001", "x")),
+    ("GET", "/api/messages?before=5", None, "before"),
+    ("DELETE", "/api/messages?username=ada&id=5", None, "id"),
     ("DELETE", "/api/messages", None, "username"),
     ("DELETE", "/api/messages?username=", None, "username"),
     *(("PUT", "/api/bans/ada", {"seconds": seconds}, "seconds") for seconds in (0, -1, 1e300, "60", True)),
@@ -202,6 +222,21 @@ def test_what_is_wrong_is_told_by_its_field(simple: RunningServer) -> None:
     assert "Traceback" not in simple.log()
 
 
+def test_fault_is_told_without_what_was_sent(simple: RunningServer) -> None:
+    for body, words in (
+        (b'{"content": "two\nlines"}', "The body is not JSON."),
+        (b"[]", "The body must be a JSON object."),
+        ({"content": "x", "nonce": "<no>"}, '"nonce" must be 1 to 64 of the characters A-Z, a-z, 0-9, - and _.'),
+    ):
+        message = ask(simple, "POST", "/api/messages", body).json()["error"]["message"]
+        assert words in message
+        assert "<no>" not in message
+
+
+def test_room_can_be_asked_for(simple: RunningServer) -> None:
+    assert done(ask(simple, "GET", "/api/room")) == {"paused": False, "slow_mode": 0.0, "owner_online": False}
+
+
 def test_where_all_may_be_left_out_so_may_the_body(simple: RunningServer) -> None:
     ban = done(ask(simple, "PUT", "/api/bans/kim"))
     assert ban == {"username": "kim", "until": None, "address": False, "reason": None}
@@ -230,12 +265,12 @@ def test_body_over_64_kib_is_413_and_only_for_the_owner(simple: RunningServer) -
 def test_other_methods_are_405_with_those_that_there_are(simple: RunningServer) -> None:
     asked_for = [
         *(("PUT", "/api/messages"), ("GET", "/api/messages/mine"), ("GET", UNKNOWN), ("POST", "/api/bans")),
-        *(("POST", NOBODY), ("GET", "/api/room")),
+        *(("POST", NOBODY), ("DELETE", "/api/room")),
     ]
     refused = [ask(simple, *request, token=None) for request in asked_for]
     assert {fault(answer)[:2] for answer in refused} == {(405, "method_not_allowed")}
     allowed = [" ".join(sorted(answer.headers["Allow"].split(", "))) for answer in refused]
-    assert allowed == ["DELETE GET HEAD POST", "DELETE", "DELETE", "GET HEAD", "DELETE GET HEAD PUT", "PATCH"]
+    assert allowed == ["DELETE GET HEAD POST", "DELETE", "DELETE", "GET HEAD", "DELETE GET HEAD PUT", "GET HEAD PATCH"]
 
 
 def test_pages_of_a_listed_origin_may_ask(simple: RunningServer) -> None:

@@ -79,9 +79,10 @@ async def test_receiver_that_is_gone_or_hangs_costs_nobody_anything_and_no_secre
     gone = f"http://user:secret@127.0.0.1:{free_port()}/very-secret?token=secret"
     server = start(NOTIFY_URL=gone, NOTIFY_QUIET="1")
     await write(server, "one", "two")
-    await until(lambda: "No notice could be sent to 127.0.0.1" in server.log())
+    await until(lambda: "could not be sent to 127.0.0.1: ConnectionRefusedError. Check NOTIFY_URL" in server.log())
     await write(server, "three")
     server.terminate()
+    assert "The owner is told of messages by 127.0.0.1, in the format json" in server.log()
     assert "secret" not in server.log()
     assert "Traceback" not in server.log()
 

@@ -73,6 +73,7 @@ ZERO_WIDTH = (
         ("@everyone", "hey @everyone!"),
         ("$$$", "for$$$you"),
         ("snake_case", "a snake_case b"),
+        ("spam", "_spam_ and __more__"),
         ("a", "ä a"),
     ],
 )
@@ -85,7 +86,7 @@ def test_word_is_found(word: str, text: str) -> None:
     [
         ("cunt", "I come from Scunthorpe"),
         ("ass", "a class, an assembly"),
-        ("ass", "ass2 and _ass"),
+        ("ass", "ass2 and 2ass"),
         ("spam", "spa m"),
         ("cafe", "café"),
         ("cafe", "cafe\u0301"),
@@ -103,7 +104,6 @@ def test_word_is_found(word: str, text: str) -> None:
         ("buy now", "goodbuy now"),
         ("buy now", "buynow"),
         ("c++", "C+"),
-        ("snake", "a snake_case b"),
         ("spam", ""),
     ],
 )
@@ -143,9 +143,7 @@ def joined(left: str, right: str) -> bool:
     """Whether a word goes on from one character to the next: the rule, said once more and slowly."""
     if unicodedata.category(right)[0] == "M":
         return True
-    return all(
-        (unicodedata.category(char)[0] in "LMN" or char == "_") and char not in "漢かกุ" for char in (left, right)
-    )
+    return all(unicodedata.category(char)[0] in "LMN" and char not in "漢かกุ" for char in (left, right))
 
 
 def simply_found(word: str, text: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from app.config import Settings, SettingsError
 from app.engines.archive import SQLiteArchive
-from app.engines.base import By, Engine
+from app.engines.base import LAST, By, Engine
 from app.engines.drafts import Answer
 from app.engines.memory import MemoryEngine
 from app.engines.sqlite import SQLiteEngine
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Archive = SQLiteArchive | RedisArchive
 
-__all__ = ["Answer", "By", "Engine", "open_archive", "open_engine"]
+__all__ = ["LAST", "Answer", "By", "Engine", "open_archive", "open_engine"]
 
 DRIVER = "ENGINE_URL=redis://… needs Redis' driver, which is not installed: pip install -r requirements-prod.txt"
 

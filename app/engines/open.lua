@@ -1,7 +1,7 @@
 -- Opens the room: makes it when there is none, and another one when it has not got what a worker has seen in it.
 -- KEYS: room. ARGV: prefix, a new epoch, a secret, the worker's epoch, the last seq that it has seen, that message's id
 -- if known, the rules that it knows, the number of the last change that it has seen. Returns epoch, secret, seq, up to
--- which seq all are pruned, rules.
+-- which seq all are pruned, rules, how many changes there were.
 local room, prefix, fresh, known, id = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[5]), ARGV[6]
 local epoch = redis.call('HGET', room, 'epoch')
 local seq = tonumber(redis.call('HGET', room, 'seq') or 0)
@@ -27,4 +27,4 @@ redis.call('HSETNX', room, 'pruned', 0)
 if (redis.call('HGET', room, 'rules') or '') == '' then
   redis.call('HSET', room, 'rules', ARGV[7]) -- an emptied Redis must not lift a ban
 end
-return redis.call('HMGET', room, 'epoch', 'secret', 'seq', 'pruned', 'rules')
+return redis.call('HMGET', room, 'epoch', 'secret', 'seq', 'pruned', 'rules', 'changes')

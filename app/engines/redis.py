@@ -74,7 +74,7 @@ class RedisEngine(Engine):
             past.append(record.content)
             if len(past) == self.keep:
                 break
-        self.epoch, self.secret, self.seq, self.pruned, self.rules = found
+        self.epoch, self.secret, self.seq, self.pruned, self.rules, _ = found
         self._newest, self._position = "", position
         if past and past[0].seq >= self.seq:
             self.seq, self._newest = past[0].seq, past[0].id
@@ -175,8 +175,8 @@ class RedisEngine(Engine):
             return await self._renew(found, "It was emptied, or has lost what was seen in it")
         if found.pruned > self.seq:
             return await self._renew(found, "This worker was away for longer than messages are kept")
-        if (found.pruned, found.rules) != (self.pruned, self.rules):  # the change came while the room was entered
-            await super()._tell(Change((), found.pruned, found.rules))
+        if found.changes <= self._changes and (found.pruned, found.rules) != (self.pruned, self.rules):
+            await super()._tell(Change((), found.pruned, found.rules))  # which came while the room was entered
         return False
 
     async def _read(self, until: float) -> None:

@@ -45,6 +45,7 @@ class Found(NamedTuple):
     seq: int
     pruned: int
     rules: str
+    changes: int  # how many there were
 
 
 class Record(NamedTuple):
@@ -94,7 +95,8 @@ class RedisRoom:
         """
         arguments = [PREFIX, str(uuid.uuid4()), secret or secrets.token_hex(32), epoch, seq, newest, rules, changes]
         found = await self._run(self._open, ["room"], arguments)
-        return Found(found[0].decode(), found[1].decode(), int(found[2]), int(found[3]), found[4].decode())
+        name, key, newest_seq, pruned, kept, count = found
+        return Found(name.decode(), key.decode(), int(newest_seq), int(pruned), kept.decode(), int(count or 0))
 
     async def oldest(
         self, epoch: str, after: int, before: int, count: int = PAGE, needle: bytes = b"", until: float = math.inf

@@ -14,7 +14,7 @@ const STRINGS = {
   close: "Close",
   hide: "Hide",
   hide_of: "Hide the message of {name}",
-  hide_this: "Hide this message of {name}?",
+  hide_this: "Hide this message of {name} from everybody, for good?",
   is_hidden: "The message is hidden.",
   ban: "Ban",
   ban_of: "Ban {name}",
@@ -400,8 +400,9 @@ class Tools {
     const title = this.dialog.querySelector(".heading");
     title.tabIndex = -1;
     title.focus(); // a key that is still held down must change nothing
-    if (!this.room || this.view.connection.state !== "online") change({}); // which tells how it is
     this.attempt(async () => {
+      if (!this.room || this.view.connection.state !== "online") this.room = await this.call("GET", "room");
+      this.showRoom?.();
       const { bans } = await this.call("GET", "bans");
       list.replaceChildren(...bans.map((ban) => this.makeBan(ban, count)));
       count();

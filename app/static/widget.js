@@ -237,7 +237,7 @@ class Connection {
     this.name = wish ?? this.visitor.name;
     const url = new URL("ws/chat", this.server);
     url.search = new URLSearchParams({ username: this.name, ...this.epoch && { epoch: this.epoch, since: this.seq } });
-    const token = wish ? null : this.visitor.token;
+    const { token } = this.visitor; // of another name, too: is it banned?
     this.enter("connecting");
     try {
       this.open(new WebSocket(url, token ? ["chat.v1", `bearer.${token}`] : "chat.v1"));
