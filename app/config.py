@@ -88,7 +88,7 @@ class Settings(BaseModel):
     )
     owner_token: Annotated[str, AfterValidator(checks.owner_token)] = _setting(
         "",
-        "Whoever shows it is the owner. When empty, nobody is.",
+        "Whoever shows it is the owner; 32 to 256 of A-Z a-z 0-9 - . _ ~. When empty, nobody is.",
         allowed="32 to 256 of A-Z a-z 0-9 - . _ ~, not beginning with s1., best made by: openssl rand -hex 32",
         repr=False,
     )

@@ -76,9 +76,10 @@ span.me { padding-inline: .5em }
 .message { position: relative }
 .tools { display: flex; gap: .25em; margin-block-start: .125em; font-size: .8125em; color: var(--quiet) }
 @media (hover: hover) {
-  .tools { position: absolute; inset-block-start: -.75em; inset-inline: auto 0; margin: 0; border: 1px solid var(--line); border-radius: 1em; background: var(--surface); opacity: 0 }
+  .tools { position: absolute; inset-block: auto .25em; inset-inline: auto 0; margin: 0; border: 1px solid var(--line); border-radius: 1em; background: var(--surface); opacity: 0 }
   .own .tools { inset-inline: 0 auto }
   .message:hover .tools, .tools:focus-within { opacity: 1 }
+  .message:hover .bubble, .message:has(.tools :focus-visible) .bubble { outline: 1px solid var(--quiet) }
 }
 @media (hover: none) {
   .tools button { min-height: 2em }
