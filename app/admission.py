@@ -47,12 +47,13 @@ class Admission:
         self._wrong_tokens = Buckets(WRONG_TOKENS, WRONG_TOKENS_WINDOW, clock)
         self._erasures = Buckets(ERASURES, ERASURES_WINDOW, clock)
         self.rules = Rules()
-        self._slow = Buckets(0, 0.0, clock)
+        self._slow_accepted, self._slow_stored = Buckets(0, 0.0, clock), Buckets(0, 0.0, clock)
 
     def obey(self, rules: Rules) -> None:
         """From now on these are the owner's rules."""
         if rules.slow_mode != self.rules.slow_mode:  # else who has to wait goes on waiting
-            self._slow = Buckets(1 if rules.slow_mode else 0, rules.slow_mode, self._registry.clock)
+            limit, window, clock = int(rules.slow_mode > 0), rules.slow_mode, self._registry.clock
+            self._slow_accepted, self._slow_stored = Buckets(limit, window, clock), Buckets(limit, window, clock)
         self.rules = rules
 
     def check(self, handshake: Handshake) -> Session:
@@ -92,8 +93,7 @@ class Admission:
         if wait := self._wrong_tokens.wait(key):
             raise RateLimited(wait, "Too many wrong tokens came from your address.")
         self._wrong_tokens.take(key)
-        unset = "" if self._settings.owner_token else "; OWNER_TOKEN is not set"
-        logger.warning("Wrong token from %s%s", handshake.address, unset)
+        logger.warning("Wrong token from %s", handshake.address)
         raise error
 
     def mark(self, limit_key: str | None) -> str:
@@ -142,7 +142,7 @@ class Admission:
         if self.rules.paused:
             raise Paused
         key = _key(session)
-        if wait := max(self._slow.wait(key), self._slow.wait(session.id)):
+        if wait := max(self._slow_accepted.wait(key), self._slow_stored.wait(session.id)):
             raise SlowMode(wait)
         if wait := max(self._messages.wait(key), self._messages_by_address.wait(address) if address else 0.0):
             raise RateLimited(wait)
@@ -152,17 +152,17 @@ class Admission:
     def note_post(self, session: Session) -> None:
         """A message was accepted: in slow mode its sender waits now. One that was refused costs nothing of that."""
         if session.role != "owner":
-            self._slow.take(_key(session))
+            self._slow_accepted.take(_key(session))
 
     def forget_post(self, session: Session) -> None:
         """It was not stored after all, or before."""
-        self._slow.give_back(_key(session))
+        self._slow_accepted.give_back(_key(session))
 
     def note_stored(self, messages: Sequence[Message]) -> None:
         """Messages were stored, perhaps by other workers: there, too, their senders wait now."""
         for message in messages if self.rules.slow_mode else ():
-            if message.role != "owner" and not self._slow.wait(message.session):
-                self._slow.take(message.session)
+            if message.role != "owner" and not self._slow_stored.wait(message.session):
+                self._slow_stored.take(message.session)
 
     def is_flood(self, connection: Connection, bad: bool) -> bool:
         """Counts a frame, or a bad frame once more; True when there were too many of late."""

@@ -48,6 +48,8 @@ class MessagesEndpoint(HTTPEndpoint):
         """Pages through it."""
         _owners(request)
         page = query_of(request, Page)
+        if page.last and page.model_fields_set != {"last"}:
+            raise InvalidRequest("last", "Ask for the last messages, or with after and limit, not for both.")
         if page.last:
             found = (await _engine(request).before(LAST, page.last))[::-1]
         else:

@@ -55,10 +55,10 @@ class Pruner:
     async def step(self) -> bool:
         """Prunes STEP messages at most; whether there may be more to prune. Raises StoreError."""
         engine = self._engine
-        surplus = engine.seq - self._limit if self._limit else 0
-        if surplus > engine.pruned:
-            await engine.prune(min(surplus, engine.pruned + STEP))
-            return True
+        surplus = engine.seq - self._limit - engine.pruned if self._limit else 0
+        if surplus > 0:
+            await engine.prune(engine.pruned + min(surplus, STEP))
+            return surplus > STEP  # what comes meanwhile waits: in a full room each message would cost a prune
         old = await self._old(1) and await self._old(STEP)  # mostly there is none, and one tells
         if old:
             await engine.prune(old[-1].seq)

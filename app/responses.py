@@ -13,6 +13,12 @@ from app import exceptions
 from app.exceptions import ChatError, RequestRefused
 from app.message import Message
 
+# Those of requests, those of frames that requests get as well, and Starlette's own.
+CODES = exceptions.codes(RequestRefused) | {
+    "blocked_content", "empty_message", "invalid_token", "message_too_long", "nonce_reused", "rate_limited",
+    "unavailable", "method_not_allowed", "internal_server_error",
+}  # fmt: skip
+
 
 class Health(BaseModel):
     """Whether the service works. `degraded`: messages can't be stored, or it is about to stop."""
@@ -95,7 +101,7 @@ class ErrorDetail(BaseModel):
     `field`: which part of the request; `retry_after`: seconds, where waiting helps.
     """
 
-    code: str = Field(examples=sorted(exceptions.codes(RequestRefused)))
+    code: str = Field(examples=sorted(CODES))
     message: str
     field: str | None = None
     retry_after: float | None = None

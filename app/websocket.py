@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from starlette.endpoints import WebSocketEndpoint
 from starlette.websockets import WebSocket
 
-from app import frames, incoming, metrics, security
+from app import frames, incoming, security
 from app.batch import Batch
 from app.chat import Chat
 from app.config import Settings
@@ -61,7 +61,6 @@ class ChatEndpoint(WebSocketEndpoint):
         """Lets the client in, or accepts only to say why not: before the handshake a browser would not see it."""
         self.chat = websocket.app.state.chat
         if error := self._refused_unseen(websocket):
-            metrics.refusals.inc(error.code)
             await websocket.send_denial_response(refusal(error))
             return
         handshake = handshake_of(websocket)

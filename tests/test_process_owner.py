@@ -166,7 +166,6 @@ def test_server_without_an_owner_takes_no_token(start: Start) -> None:
     server = start()
     answers = {fault(ask(server, *endpoint, token=token)) for endpoint in ENDPOINTS[:2] for token in (OWNER, "")}
     assert answers == {(401, "invalid_token", None)}
-    assert "Wrong token from 127.0.0.1; OWNER_TOKEN is not set" in server.log()
 
 
 BAD: list[tuple[str, str, object, str | None]] = [
@@ -187,6 +186,7 @@ BAD: list[tuple[str, str, object, str | None]] = [
     *(("GET", f"/api/messages?limit={limit}", None, "limit") for limit in ("0", "1001", "-1", "many", "1.5", "")),
     *(("GET", f"/api/messages?after={after}", None, "after") for after in ("-1", str(2**53 + 1), "x", "NaN")),
     *(("GET", f"/api/messages?last={last}", None, "last") for last in ("0", "1001", "x")),
+    *(("GET", f"/api/messages?last=2&{more}", None, "last") for more in ("after=3", "limit=1")),
     ("GET", "/api/messages?before=5", None, "before"),
     ("DELETE", "/api/messages?username=ada&id=5", None, "id"),
     ("DELETE", "/api/messages", None, "username"),

@@ -12,7 +12,7 @@ from app.engines import redis as redis_module
 from app.engines.redis import RedisEngine
 from app.engines.redis_room import PREFIX, RedisRoom
 from app.exceptions import StoreError
-from app.message import Message
+from app.message import Draft, Message
 from tests.fakes import draft
 from tests.running import RunningRedis, until
 from tests.test_engines import Room
@@ -70,6 +70,38 @@ async def test_message_that_was_hidden_before_its_worker_delivered_it_is_answere
     assert isinstance(answer, Message)
     assert (answer.gone, answer.id, answer.nonce) == (True, one.delivered[1].id, "n")
     assert (two.texts, len(two.answers)) == (["before", "stays"], 1)
+
+
+async def test_message_of_which_a_new_room_told_is_not_called_hidden(
+    worker: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply is lost; before it is asked again, the room has another epoch, in which the message is."""
+    one = await worker()
+    one.publish(draft("first"))
+    await one.until(delivered=1)
+    store, tries = one.engine.room.store, []
+
+    async def lose(epoch: str, drafts: list[Draft], seq: int) -> Any:
+        messages = await store(epoch, drafts, seq)
+        tries.append(epoch)
+        if len(tries) == 1:
+            await one.engine.room.open(epoch, "", 99, "", 0, "")
+            raise StoreError("the reply was lost")
+        return messages
+
+    async def away(*_: object) -> Any:
+        raise StoreError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one.engine.room, "read", away)
+        patch.setattr(one.engine.room, "store", lose)
+        patch.setattr(redis_module, "RETRY", 0.1)
+        one.publish(draft("mine", "n"))
+        await until(lambda: one.renewed == 2)
+        await until(lambda: len(tries) > 1 or bool(one.answers))
+    await one.engine.flush()
+    assert one.texts == ["first", "mine"]
+    assert not [answer for answer in one.answers if isinstance(answer, Message) and answer.gone]
 
 
 async def test_newest_message_counts_also_where_it_was_hidden_before_it_was_seen(

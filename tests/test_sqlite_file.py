@@ -114,6 +114,28 @@ async def test_old_nonces_go_a_few_at_once(room: Room, monkeypatch: pytest.Monke
     assert left == [6, 2, 0]
 
 
+async def test_hidden_ones_do_not_keep_what_stands_behind_them(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "DROP_STEP", 4)
+    old = time.time() - 3 * DAY
+    room.publish(*[draft("x", session="spam", timestamp=old) for _ in range(6)])
+    room.publish(*[draft("x", timestamp=old) for _ in range(6)])
+    await room.until(delivered=12)
+    await room.engine.hide("session", "spam")
+    await room.engine.prune(11)
+    await room.engine.tidy()
+    assert rows(room) == [*range(1, 7), 12]
+
+
+async def test_link_into_nowhere_makes_no_room_there(tmp_path: Path) -> None:
+    """The volume that it leads to is not mounted, say."""
+    (tmp_path / "chat.db").symlink_to(tmp_path / "volume" / "chat.db")
+    engine = open_engine(Settings(engine_url=f"sqlite:///{tmp_path}/chat.db"))
+    with pytest.raises(StoreError, match="No such file or directory"):
+        await engine.start(Room(engine))
+    await engine.stop()
+    assert [file.name for file in tmp_path.iterdir()] == ["chat.db"]
+
+
 async def test_who_was_hidden_is_told_after_a_restart_though_it_was_pruned(room: Room) -> None:
     room.publish(*[draft("x", timestamp=time.time() - 3 * DAY) for _ in range(10)])
     await room.until(delivered=10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,9 @@ def open_engine(settings: Settings) -> Engine:
     keep = 1 + max(settings.history_limit, settings.recovery_limit)  # one more tells from where on they are whole
     batch_bytes = settings.ws_send_buffer // 2
     if settings.engine_url.startswith("sqlite"):
-        return SQLiteEngine(_file(settings), keep, batch_bytes, settings.shutdown_timeout)
+        return SQLiteEngine(
+            settings.engine_url.removeprefix("sqlite:///"), keep, batch_bytes, settings.shutdown_timeout
+        )
     if settings.engine_url == "memory://":
         return MemoryEngine(keep, batch_bytes, settings.shutdown_timeout)
     with _driver():
@@ -43,15 +44,10 @@ def open_archive(settings: Settings) -> Archive:
     if settings.engine_url == "memory://":
         raise SettingsError("ENGINE_URL=memory:// keeps nothing: there is nothing to export, and nothing to wipe.")
     if settings.engine_url.startswith("sqlite"):
-        return SQLiteArchive(_file(settings))
+        return SQLiteArchive(settings.engine_url.removeprefix("sqlite:///"))
     with _driver():
         from app.engines.redis_archive import RedisArchive  # noqa: PLC0415 - as above
     return RedisArchive(settings.engine_url)
-
-
-def _file(settings: Settings) -> str:
-    """The file itself: a link to it would have a lock of its own."""
-    return os.path.realpath(settings.engine_url.removeprefix("sqlite:///"))
 
 
 @contextlib.contextmanager

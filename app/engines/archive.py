@@ -11,7 +11,7 @@ from pathlib import Path
 from app.engines import sql
 from app.engines.base import FIRST, LAST
 from app.engines.lock import Lock
-from app.engines.sqlite import faults_of, version_of
+from app.engines.sqlite import faults_of, lock_file, version_of
 from app.exceptions import StoreError
 from app.message import Message
 
@@ -22,8 +22,8 @@ class SQLiteArchive:
     """A file without its engine. Everything raises StoreError."""
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path)
-        self._lock = Lock(Path(f"{path}.lock"), 0.0)
+        self._path = Path(os.path.realpath(path))
+        self._lock = Lock(lock_file(path), 0.0)
 
     async def messages(self) -> AsyncIterator[Message]:
         """All that is stored, oldest first, also beside a running server."""

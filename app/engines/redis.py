@@ -65,7 +65,7 @@ class RedisEngine(Engine):
         hidden: list[Hiding] = []
         position, self._changes = (0, 0), 0
         self._entered += 1
-        async for record in self.room.newest(found.epoch, FIRST, LAST):
+        async for record in self.room.walk(found.epoch, FIRST, LAST, newest=True):
             position = max(position, record.id)
             self._changes = max(self._changes, record.id[1])
             if isinstance(record.content, Change):
@@ -78,6 +78,7 @@ class RedisEngine(Engine):
         self._newest, self._position = "", position
         if past and past[0].seq >= self.seq:
             self.seq, self._newest = past[0].seq, past[0].id
+        self._awaited.difference_update(message.id for message in past)
         return past[::-1], hidden[::-1]
 
     async def _store(self, drafts: list[Draft]) -> list[Message]:
@@ -103,11 +104,10 @@ class RedisEngine(Engine):
         self, after: int, before: int, limit: int, newest: bool, by: By | None = None, value: str = ""
     ) -> list[Message]:
         found: list[Message] = []
-        walk = self.room.newest if newest else self.room.oldest
         until = asyncio.get_running_loop().time() + PATIENCE
-        count, needle = (PAGE, f'"{value}"'.lower().encode()) if by else (limit, b"")
+        count, needle = (PAGE, f'"{value}"'.lower().encode()) if by else (min(limit, PAGE), b"")
         async with self._searching if by else contextlib.nullcontext():
-            async for record in walk(self.epoch, after, before, min(count, PAGE), needle, until):
+            async for record in self.room.walk(self.epoch, after, before, newest, count, needle, until):
                 message = record.content
                 if isinstance(message, Message) and (not by or getattr(message, by).lower() == value.lower()):
                     found.append(message)

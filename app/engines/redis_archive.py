@@ -16,7 +16,7 @@ class RedisArchive(RedisRoom):
     async def messages(self) -> AsyncIterator[Message]:
         """All that is stored, oldest first, also beside running servers."""
         epoch = await self._answer(self._client.hget(PREFIX + "room", "epoch"))
-        async for record in self.oldest(epoch.decode() if epoch else "", FIRST, LAST):
+        async for record in self.walk(epoch.decode() if epoch else "", FIRST, LAST):
             if isinstance(record.content, Message):
                 yield record.content
 

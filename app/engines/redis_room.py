@@ -10,7 +10,8 @@ import json
 import math
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -98,35 +99,31 @@ class RedisRoom:
         name, key, newest_seq, pruned, kept, count = found
         return Found(name.decode(), key.decode(), int(newest_seq), int(pruned), kept.decode(), int(count or 0))
 
-    async def oldest(
-        self, epoch: str, after: int, before: int, count: int = PAGE, needle: bytes = b"", until: float = math.inf
+    async def walk(
+        self,
+        epoch: str,
+        after: int,
+        before: int,
+        newest: bool = False,
+        count: int = PAGE,
+        needle: bytes = b"",
+        until: float = math.inf,
     ) -> AsyncIterator[Record]:
-        """What the stream holds between the messages at two seqs, oldest first, read `count` entries at once.
+        """What the stream holds between the messages at two seqs, oldest or newest first, read `count` entries at once.
 
         With a `needle`, in small letters, only messages that hold it somewhere. `until`: event loop time.
         """
-        start, end = f"({after}-0", f"({before}-0"
-        while entries := await self._answer(self._client.xrange(PREFIX + epoch, start, end, count)):
-            for record in self._matching(entries, needle, until):
-                yield record
-            start = f"({entries[-1][0].decode()}"
-
-    async def newest(
-        self, epoch: str, after: int, before: int, count: int = PAGE, needle: bytes = b"", until: float = math.inf
-    ) -> AsyncIterator[Record]:
-        """The same, newest first."""
-        start, end = f"({after}-0", f"({before}-0"
-        while entries := await self._answer(self._client.xrevrange(PREFIX + epoch, end, start, count)):
-            for record in self._matching(entries, needle, until):
-                yield record
+        key, low, high = PREFIX + epoch, f"({after}-0", f"({before}-0"
+        read = partial(self._client.xrevrange, key) if newest else partial(self._client.xrange, key)
+        while entries := await self._answer(read(max=high, min=low, count=count)):
+            if asyncio.get_running_loop().time() > until:
+                # Checked here, because Python 3.11 may lose a cancellation on its way through the driver.
+                raise StoreError(f"{self._name}: there is too much to look through it in time.")
+            for entry in entries:
+                if needle in entry[1].get(b"m", b"").lower():
+                    yield _record(entry)
             end = f"({entries[-1][0].decode()}"
-
-    def _matching(self, entries: Sequence[Entry], needle: bytes, until: float) -> Iterator[Record]:
-        if (
-            asyncio.get_running_loop().time() > until
-        ):  # Python 3.11 may lose a cancellation on its way through the driver
-            raise StoreError(f"{self._name}: there is too much to look through it in time.")
-        return (_record(entry) for entry in entries if needle in entry[1].get(b"m", b"").lower())
+            low, high = (low, end) if newest else (end, high)
 
     async def store(self, epoch: str, drafts: Sequence[Draft], seq: int) -> list[Message]:
         """For each draft its message, or the one that has its nonce. Safe to call again with the same drafts.

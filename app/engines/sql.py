@@ -54,9 +54,10 @@ FORGET = (
 PRUNED = "UPDATE room SET pruned = max(pruned, ?)"
 # What was hidden after everything that is pruned is still told to those who come back.
 DROP = """
-DELETE FROM message
-WHERE seq IN (SELECT seq FROM message WHERE seq <= (SELECT pruned FROM room) ORDER BY seq LIMIT ?)
-    AND timestamp < ? AND (hidden IS NULL OR hidden < (SELECT pruned FROM room))
+DELETE FROM message WHERE seq IN (
+    SELECT seq FROM message, (SELECT pruned FROM room)
+    WHERE seq <= pruned AND (hidden IS NULL OR hidden < pruned) ORDER BY seq LIMIT ?
+) AND timestamp < ?
 """
 DROP_STEP = 2000  # rows at once: more than are pruned at once, so that what stayed for its nonce goes in time
 NONCE_SECONDS = 2 * 24 * 3600.0  # how long a nonce is known: the wire contract's 24 h and a reserve

@@ -52,7 +52,7 @@ class SQLiteEngine(Engine):
     def __init__(self, path: str, keep: int, batch_bytes: int, lock_timeout: float) -> None:
         super().__init__(keep, batch_bytes)
         self._path = Path(path)
-        self._lock = Lock(Path(f"{path}.lock"), lock_timeout)
+        self._lock = Lock(lock_file(path), lock_timeout)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
         self._db: sqlite3.Connection | None = None
 
@@ -143,6 +143,11 @@ class SQLiteEngine(Engine):
                 return work()
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+
+
+def lock_file(path: str) -> Path:
+    """Beside the file itself, whichever link leads there."""
+    return Path(f"{os.path.realpath(path)}.lock")
 
 
 def version_of(db: sqlite3.Connection, path: Path) -> int:

@@ -1,5 +1,5 @@
 /*
- * The chat widget: a button in the corner of a page, or its <portfolio-chat> elements. Nothing becomes HTML.
+ * The chat widget: a button in a page's corner, or its <portfolio-chat> elements. Nothing becomes HTML.
  * Connection and Posts are app/client.py and app/posts.py again.
  */
 (() => {
@@ -237,7 +237,7 @@ class Connection {
     this.name = wish ?? this.visitor.name;
     const url = new URL("ws/chat", this.server);
     url.search = new URLSearchParams({ username: this.name, ...this.epoch && { epoch: this.epoch, since: this.seq } });
-    const { token } = this.visitor; // of another name, too: is it banned?
+    const { token } = this.visitor; // a ban may follow it
     this.enter("connecting");
     try {
       this.open(new WebSocket(url, token ? ["chat.v1", `bearer.${token}`] : "chat.v1"));
@@ -381,9 +381,7 @@ class Log {
   hide(id) {
     this.messages.get(id)?.remove();
     this.messages.delete(id);
-    this.view.unread.delete(id);
     this.group();
-    this.view.see();
   }
 
   post(nonce, data, state, ...why) {
@@ -455,7 +453,7 @@ class Log {
 }
 
 class View {
-  unread = new Set(); // ids
+  unread = new Set();
 
   constructor(host) {
     this.host = host;
@@ -611,7 +609,7 @@ class View {
 
   see() {
     if ((!this.corner || this.panel.open) && !document.hidden && this.log.stuck) this.unread.clear();
-    const count = this.unread.size;
+    const count = [...this.unread].filter((id) => this.log.messages.has(id)).length;
     this.news.hidden = !count || this.log.stuck;
     if (count === this.shown) return;
     if (count || this.shown) document.title = (count ? `(${count}) ` : "") + document.title.replace(/^\(\d+\) /, "");
@@ -720,6 +718,7 @@ class View {
     if (!recovered) this.log.clear();
     hidden.forEach((id) => this.log.hide(id));
     for (const data of frame.slice(-MAX_SHOWN)) this.on_message({ data }, known?.has(data.id) === false);
+    this.see();
   }
 
   on_message({ data }, news = true) {
@@ -734,6 +733,7 @@ class View {
   on_hidden({ data: { id, nonce } }) {
     this.log.hide(id);
     this.log.drop(nonce);
+    this.see();
   }
 
   on_user_count({ data }) {

@@ -166,3 +166,21 @@ def test_unread_messages_that_were_hidden_are_not_counted(visit: Visit, address:
     press(anna, "Hide the message of bob")
     press(anna, "Hide")
     expect(eve.page).to_have_title(f"(1) {title}")
+
+
+def test_unread_messages_that_went_while_away_are_not_counted(
+    visit: Visit, server: RunningServer, address: str
+) -> None:
+    eve, bob, anna = visit(address, "eve", script=HASTE), visit(address, "bob"), visit(address)
+    title = eve.page.title()
+    eve.page.evaluate("Object.defineProperty(document, 'hidden', { value: true })")
+    bob.say("spam", "spam again")
+    expect(eve.page).to_have_title(f"(2) {title}")
+    sign_in(anna).sees("spam", "spam again")
+    eve.page.evaluate("document.querySelector('portfolio-chat').view.connection.leave()")
+    press(anna, "Hide the message of bob")
+    press(anna, "Hide")
+    anna.sees("spam")
+    eve.page.evaluate("document.querySelector('portfolio-chat').view.connection.epoch = null")
+    eve.page.evaluate("document.querySelector('portfolio-chat').view.connection.start()")
+    expect(eve.page).to_have_title(f"(1) {title}")
