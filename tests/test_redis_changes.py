@@ -89,13 +89,16 @@ async def test_message_of_which_a_new_room_told_is_not_called_hidden(
             raise StoreError("the reply was lost")
         return messages
 
+    gone = asyncio.Event()
+
     async def away(*_: object) -> Any:
+        gone.set()
         raise StoreError("away")
 
     with monkeypatch.context() as patch:
         patch.setattr(one.engine.room, "read", away)
+        await gone.wait()
         patch.setattr(one.engine.room, "store", lose)
-        patch.setattr(redis_module, "RETRY", 0.1)
         one.publish(draft("mine", "n"))
         await until(lambda: one.renewed == 2)
         await until(lambda: len(tries) > 1 or bool(one.answers))
