@@ -58,7 +58,8 @@ class Pruner:
         surplus = engine.seq - self._limit - engine.pruned if self._limit else 0
         if surplus > 0:
             await engine.prune(engine.pruned + min(surplus, STEP))
-            return surplus > STEP  # what comes meanwhile waits: in a full room each message would cost a prune
+        if surplus > STEP:  # what comes meanwhile waits, else in a full room each message would cost a prune
+            return True
         old = await self._old(1) and await self._old(STEP)  # mostly there is none, and one tells
         if old:
             await engine.prune(old[-1].seq)

@@ -76,6 +76,12 @@ async def test_what_is_too_much_goes_whatever_its_age(room: Room) -> None:
     assert await left(room) == [12]
 
 
+async def test_what_is_too_old_goes_also_while_there_is_too_much(room: Room) -> None:
+    await fill(room, *[9.0] * 5, *[1.0] * 5)
+    assert await prune(room, 7, 8) == [INTERVAL]
+    assert await left(room) == [6, 7, 8, 9, 10]
+
+
 async def test_without_limits_everything_stays(room: Room) -> None:
     await fill(room, 10_000, 1)
     assert await prune(room, 0, 0) == [INTERVAL]
