@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Start
-from tests.running import ROOT, RunningRedis, RunningServer, free_port
+from tests.running import ROOT, RunningRedis, RunningServer, free_port, until
 
 pytestmark = pytest.mark.anyio
 
@@ -83,6 +83,19 @@ async def test_wipe_leaves_nothing_in_redis(start: Start, redis_url: str, shared
     shared_redis.ask("SET mine 1")
     assert run(server, "wipe", "--yes").returncode == 0
     assert shared_redis.ask("DBSIZE") == b":1"
+
+
+async def test_wipe_leaves_nothing_in_the_files_of_redis(start: Start, redis: RunningRedis) -> None:
+    server = start(ENGINE_URL=redis.url)
+    await fill(server, "Kq9-once-said")
+    server.terminate()
+
+    def kept() -> bool:
+        return any(b"Kq9-once-said" in file.read_bytes() for file in redis.folder.rglob("*.aof"))
+
+    assert kept()
+    assert run(server, "wipe", "--yes").returncode == 0
+    await until(lambda: not kept())
 
 
 def test_wipe_and_export_leave_a_foreign_file_alone(tmp_path: Path) -> None:

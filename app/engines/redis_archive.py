@@ -34,3 +34,6 @@ class RedisArchive(RedisRoom):
             cursor, keys = await self._answer(self._client.scan(cursor or 0, PREFIX + "*", PAGE))
             if keys:
                 await self._answer(self._client.delete(*keys))
+        info = await self._answer(self._client.info("persistence"))
+        if info.get("aof_enabled"):  # else what was deleted stays in that file until it is large
+            await self._answer(self._client.bgrewriteaof())
