@@ -41,7 +41,7 @@ HOPELESS = 3  # the exit code of a worker that uvicorn and gunicorn don't start 
 logger = logging.getLogger(__name__)
 
 metrics.refusals.know(exceptions.codes())
-metrics.closes.know((*exceptions.CloseCode, 1002, 1007))  # the last two: before the room hears of it
+metrics.closes.know((*exceptions.CloseCode, 1002, 1005, 1006, 1007))  # RFC 6455, section 7.4.1
 
 ROUTES = [
     Route("/", docs.index),

@@ -107,7 +107,9 @@ users = Gauge(
 messages = Counter("chat_messages_total", "Messages stored.", registry=_registry)
 deliveries = Counter("chat_deliveries_total", "Messages written, once for each open connection.", registry=_registry)
 refusals = LabelledCounter("chat_refusals_total", "Frames and connections refused, by error code.", "code")
-closes = LabelledCounter("chat_closes_total", "Connections that the server closed, by WebSocket close code.", "code")
+closes = LabelledCounter(
+    "chat_closes_total", "Connections that ended, by WebSocket close code, whoever closed them.", "code"
+)
 notifications = LabelledCounter(
     "chat_notifications_total", "Notifications of the owner, by outcome.", "outcome", ("sent", "failed")
 )

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
-from app import metrics, tasks
+from app import tasks
 from app.batch import Batch
 from app.exceptions import CloseCode
 
@@ -27,7 +27,12 @@ logger = logging.getLogger(__name__)
 
 
 class Outbox(Protocol):
-    """Where frames for one client go. `write` and `close` never wait, never raise, and do nothing after `close`."""
+    """Where frames for one client go. `write` and `close` never wait, never raise, and do nothing after `close`.
+
+    `code`: what `close` was called with, where the server does not say it again at the end.
+    """
+
+    code: CloseCode | None
 
     @property
     def closed(self) -> bool:
@@ -56,13 +61,14 @@ class Pipe(Protocol):
 class DirectOutbox:
     """Writes ready-made bytes to the socket: the fast way, on our own server. Needs no task and no queue."""
 
-    __slots__ = ("_file", "_limit", "_pipe", "_transport")
+    __slots__ = ("_file", "_limit", "_pipe", "_transport", "code")
 
     def __init__(self, pipe: Pipe, limit: int) -> None:
         self._pipe = pipe
         self._limit = limit  # bytes
         self._transport = pipe.transport
         self._file = pipe.transport.get_extra_info("socket").fileno()
+        self.code: CloseCode | None = None
 
     @property
     def closed(self) -> bool:
@@ -111,17 +117,18 @@ class QueueOutbox:
         self._give_up = give_up
         self._queue: deque[Batch] = deque()
         self._waiting = 0  # bytes, in the queue and in the server's hands
-        self._closing: CloseCode | None = None
+        self.code: CloseCode | None = None
+        self._gone = False  # the client takes nothing more
         self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._task = tasks.spawn(self._run(), "outbox")
 
     @property
     def closed(self) -> bool:
-        return self._closing is not None
+        return self._gone or self.code is not None
 
     def write(self, batch: Batch) -> None:
-        if self._closing is not None:
+        if self.closed:
             return
         if self._waiting + batch.size > self._limit:
             self.close(CloseCode.TOO_SLOW)
@@ -131,10 +138,9 @@ class QueueOutbox:
         self._wake.set()
 
     def close(self, code: CloseCode) -> None:
-        if self._closing is not None:
+        if self.closed:
             return
-        self._closing = code
-        metrics.closes.inc(int(code))
+        self.code = code
         if code is CloseCode.TOO_SLOW:
             self._queue.clear()
         self._timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._give_up)
@@ -143,20 +149,20 @@ class QueueOutbox:
     async def release(self) -> None:
         if self._timer:
             self._timer.cancel()
-        self._closing = self._closing or CloseCode.NORMAL
+        self.code = self.code or CloseCode.NORMAL
         self._queue.clear()
         await tasks.end(self._task)
 
     async def _run(self) -> None:
         try:
-            while self._queue or self._closing is None:
+            while self._queue or self.code is None:
                 await self._send_next()
-            code = self._closing
+            code = self.code
             await self._send({"type": "websocket.close", "code": int(code), "reason": code.reason})
         except Exception as error:
             # Each server has its own exception for a client that is gone. The endpoint learns it from receive().
             logger.debug("Could not send: %s", type(error).__name__)
-            self._closing = self._closing or CloseCode.NORMAL
+            self._gone = True
             self._queue.clear()
 
     async def _send_next(self) -> None:

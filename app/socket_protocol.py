@@ -13,7 +13,6 @@ from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
 
-from app import metrics
 from app.exceptions import CloseCode
 from app.inbox import Inbox
 from app.outbox import DIRECT
@@ -63,7 +62,6 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if self.close_sent or self.transport.is_closing() or self.conn.state is not State.OPEN:
             return
         self.deaf = self.deaf or code == CloseCode.FLOOD
-        metrics.closes.inc(int(code))
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
@@ -143,8 +141,6 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_parser_exception(self) -> None:
         """A frame that breaks the protocol or the size limit."""
-        if self.conn.close_sent and not self.close_sent:
-            metrics.closes.inc(self.conn.close_sent.code)
         super().handle_parser_exception()
         self.cut_off_later()
 

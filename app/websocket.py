@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from starlette.endpoints import WebSocketEndpoint
 from starlette.websockets import WebSocket
 
-from app import frames, incoming, security
+from app import frames, incoming, metrics, security
 from app.batch import Batch
 from app.chat import Chat
 from app.config import Settings
@@ -110,8 +110,10 @@ class ChatEndpoint(WebSocketEndpoint):
         connection, self.connection = self.connection, None
         if connection:
             self.chat.leave(connection)
-        if self.outbox:
-            await self.outbox.release()
+        outbox, self.outbox = self.outbox, None
+        if outbox:
+            metrics.closes.inc(int(outbox.code or close_code))
+            await outbox.release()
 
     def _refused_unseen(self, websocket: WebSocket) -> RequestRefused | None:
         """Why somebody is not even let in to be told why, but by HTTP."""

@@ -7,9 +7,11 @@ import contextlib
 import os
 import re
 import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from app.metrics import DIRECTORY, OWN
@@ -22,7 +24,7 @@ WORKERS = 3
 PAUSED = "T"
 
 
-def figures(server: RunningServer) -> dict[str, float]:
+def figures(server: RunningServer | httpx2.Client) -> dict[str, float]:
     """Value by name and labels, from whichever worker takes the request."""
     answer = server.get("/metrics")
     assert answer.status_code == 200
@@ -94,10 +96,43 @@ async def test_counts_add_up_whichever_worker_answers(start: Start, redis_url: s
             'chat_refusals_total{code="invalid_frame"}': 1,
         }
         for worker in workers:
-            async with only(worker, workers):
-                await until(lambda: {name: figures(server)[name] for name in expected} == expected)
+            with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}") as line:
+                async with only(worker, workers):  # not for long: uvicorn kills a worker that stands still for 5 s
+                    line.get("/health")
+                await until(lambda line=line: {name: figures(line)[name] for name in expected} == expected)  # type: ignore[misc]
     await until(lambda: figures(server)["chat_connections"] == figures(server)["chat_users"] == 0)
     assert figures(server)["chat_messages_total"] == 3
+
+
+@pytest.mark.parametrize("command", ["app", "uvicorn"])
+async def test_each_connection_that_ends_counts_once_by_its_code(start: Start, command: str) -> None:
+    server = start(command, METRICS_PUBLIC="true", OWNER_TOKEN="x" * 40)
+    async with server.connect("ada") as ada:
+        await ada.socket.close(1000)
+    async with server.connect("ada") as ada:
+        await ada.socket.close(3999)
+    async with server.connect("") as refused:
+        assert await refused.read_all(lambda _: None) == 1008
+    async with server.connect("ada") as flooder:
+        for _ in range(25):
+            await flooder.socket.send("nonsense")
+        assert await flooder.read_all(lambda _: None) == 4501
+    expected = {"1000": 1, "1008": 1, "4501": 1, "other": 1}
+
+    def counted() -> dict[str, float]:
+        found = {name: figure for name, figure in figures(server).items() if name.startswith("chat_closes_total")}
+        return {name.split('"')[1]: figure for name, figure in found.items() if figure}
+
+    await until(lambda: counted() == expected)
+    if command == "app":
+        async with server.connect("ada") as ada:
+            await ada.socket.send(b"x" * 70_000)
+            assert await ada.read_all(lambda _: None) == 1009
+        expected["1009"] = 1
+    with server.raw("ada") as bare:
+        bare.shutdown(socket.SHUT_WR)
+        await until(lambda: sum(counted().values()) == sum(expected.values()) + 1)
+    assert counted()["1006" if command == "app" else "1005"] == 1
 
 
 async def test_the_connections_of_a_killed_worker_vanish(start: Start, redis_url: str) -> None:
