@@ -37,10 +37,11 @@ class Operation(NamedTuple):
 DONE: Answers = dict.fromkeys(("401", "403", "422", "429", "503"), Error)
 FOUND: Answers = {**DONE, "404": Error}
 SENT: Answers = {**DONE, "413": Error}
+METRICS: Answers = {"200": None, **dict.fromkeys(("401", "403", "404", "429"), Error)}
 OPERATIONS = (
     Operation("get", "/health", "health", "Does the service work?", {"200": Health, "503": Health}, whose=None),
     Operation("get", "/ready", "ready", "Can messages be stored?", {"200": Ready, "503": Error}, whose=None),
-    Operation("get", "/metrics", "metrics", "Figures for Prometheus", {"200": None, **FOUND}),
+    Operation("get", "/metrics", "metrics", "Figures for Prometheus", METRICS),
     Operation("get", "/api/stats", "stats", "How busy is the room?", {"200": Stats}, whose=None),
     Operation(
         "post", "/api/messages", "postMessage", "Post as the owner",

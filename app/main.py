@@ -40,7 +40,8 @@ HOPELESS = 3  # the exit code of a worker that uvicorn and gunicorn don't start 
 
 logger = logging.getLogger(__name__)
 
-metrics.refusals.know(exceptions.codes())
+# A handshake that is not even let in is counted nowhere (the wire contract).
+metrics.refusals.know(exceptions.codes() - {exceptions.OriginNotAllowed.code, exceptions.Restarting.code})
 metrics.closes.know((*exceptions.CloseCode, 1002, 1005, 1006, 1007))  # RFC 6455, section 7.4.1
 
 ROUTES = [

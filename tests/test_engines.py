@@ -72,6 +72,18 @@ class Room:
                 self.changed.clear()
                 await self.changed.wait()
 
+    def hold(self, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+        """Keeps deliveries waiting: the first event says that one does, the second lets all of them go."""
+        busy, flowing, deliver = asyncio.Event(), asyncio.Event(), self.deliver
+
+        async def slowly(messages: Sequence[Message]) -> None:
+            busy.set()
+            await flowing.wait()
+            await deliver(messages)
+
+        monkeypatch.setattr(self, "deliver", slowly)
+        return busy, flowing
+
     @property
     def texts(self) -> list[str]:
         return [message.text for message in self.delivered]

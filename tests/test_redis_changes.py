@@ -51,14 +51,7 @@ async def test_message_that_was_hidden_before_its_worker_delivered_it_is_answere
     worker: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = await worker(), await worker()
-    flowing, busy, deliver = asyncio.Event(), asyncio.Event(), two.deliver
-
-    async def slowly(messages: Any) -> None:
-        busy.set()
-        await flowing.wait()
-        await deliver(messages)
-
-    monkeypatch.setattr(two, "deliver", slowly)
+    busy, flowing = two.hold(monkeypatch)
     one.publish(draft("before"))
     await busy.wait()
     two.publish(draft("hidden", "n"), draft("stays", "m", session="other"))

@@ -69,14 +69,7 @@ async def test_stored_message_is_answered_only_when_all_before_it_are_delivered(
     worker: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = await worker(), await worker()
-    flowing = asyncio.Event()
-    deliver = two.deliver
-
-    async def slowly(messages: Any) -> None:
-        await flowing.wait()
-        await deliver(messages)
-
-    monkeypatch.setattr(two, "deliver", slowly)
+    _, flowing = two.hold(monkeypatch)
     one.publish(draft("before"), draft("hello", "n"))
     await one.until(delivered=2)
     two.publish(draft("hello", "n"))
@@ -269,15 +262,7 @@ async def test_writer_goes_on_when_redis_loses_what_it_had_just_stored(
     monkeypatch.setattr(redis_module, "READ_SECONDS", 0.05)
     monkeypatch.setattr("app.engines.redis_room.READ_SECONDS", 0.05)
     one, two = await worker(), await worker()
-    flowing, busy = asyncio.Event(), asyncio.Event()
-    deliver = two.deliver
-
-    async def slowly(messages: Any) -> None:
-        busy.set()
-        await flowing.wait()
-        await deliver(messages)
-
-    monkeypatch.setattr(two, "deliver", slowly)
+    busy, flowing = two.hold(monkeypatch)
     one.publish(draft("before"))
     await busy.wait()
     two.publish(draft("lost"))

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from app.engines.lock import Lock
-from app.engines.sqlite import MEMORY, SQLiteEngine
+from app.engines.sqlite import SQLiteEngine
 from app.exceptions import StoreError
 from app.message import Hiding, Message
 
@@ -19,7 +19,7 @@ class MemoryEngine(SQLiteEngine):
     """A database in memory. One of several workers refuses to be a room of its own."""
 
     def __init__(self, keep: int, batch_bytes: int, lock_timeout: float = 0.0) -> None:
-        super().__init__(MEMORY, keep, batch_bytes, lock_timeout)
+        super().__init__(":memory:", keep, batch_bytes, lock_timeout)
         name = f"portfolio-chat-{os.getuid()}-{os.getppid()}.lock"
         self._lock = Lock(Path(tempfile.gettempdir()) / name, lock_timeout)
 

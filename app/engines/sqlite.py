@@ -37,7 +37,6 @@ ADVICE = (
 )
 
 BUSY = 5000  # milliseconds to wait for a lock
-MEMORY = ":memory:"  # SQLite's own name for a database without a file
 
 
 logger = logging.getLogger(__name__)
@@ -62,11 +61,10 @@ class SQLiteEngine(Engine):
         with faults_of(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             await self._lock.take(str(self._path), ADVICE)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # the secret in it is nobody else's
         return await self._in_thread(self._connect)
 
     def _connect(self) -> tuple[list[Message], list[Hiding]]:
-        if str(self._path) != MEMORY:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # the secret in it is nobody else's
         self._db = db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         version = version_of(db, self._path)  # before anything is changed in what may be another program's file
         _let_shrink(db, self._path)  # which a new file takes only before anything else
