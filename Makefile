@@ -32,7 +32,7 @@ bench: .venv/run ## Measure throughput, latency and memory (half a minute)
 	@$(BIN)/python tests/bench/bench.py
 
 demo-client: .venv/run ## Join the room from this terminal
-	@$(BIN)/python -m app.demo_client
+	@$(BIN)/python -m app.client
 
 clean: ## Remove what the other commands made, but never data/ or .env
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov

@@ -12,9 +12,10 @@ from typing import Any
 
 import uvicorn.config
 
-from app import archive, server
+from app import archive
 from app.config import Settings, SettingsError, load_settings
 from app.exceptions import StoreError
+from app.server import server
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import sys
 
 from app.config import Settings
 from app.engines import open_archive
-from app.responses import StoredMessage
+from app.web.responses import StoredMessage
 
 QUESTION = "This deletes the room for good: messages, bans, and the key of the tokens. Type wipe to go on: "
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import dotenv
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from app import checks
+from app import validators
 
 SECRET = ("engine_url", "secret_key", "owner_token", "notify_url")  # these URLs may hold a password
 LISTS = ("cors_origins", "forwarded_allow_ips", "reserved_usernames", "blocked_words")  # these may be empty
@@ -42,7 +42,7 @@ class Settings(BaseModel):
         1, "How many processes `python -m app` serves with; more than one needs Redis.", ge=1, le=256
     )
     cors_origins: Annotated[
-        tuple[Annotated[str, AfterValidator(checks.origin)], ...], BeforeValidator(checks.split)
+        tuple[Annotated[str, AfterValidator(validators.origin)], ...], BeforeValidator(validators.split)
     ] = _setting(
         ("http://localhost:3000", "http://localhost:8000"),
         "Origins whose pages may call the HTTP endpoints, separated by commas; `*` for all, empty for none.",
@@ -69,34 +69,34 @@ class Settings(BaseModel):
     history_limit: int = _setting(100, "How many messages a newcomer sees.", ge=0, le=10_000)
     recovery_limit: int = _setting(500, "How many missed messages a returning client gets.", ge=0, le=10_000)
     announce_limit: int = _setting(50, "Up to how many users joins and leaves are announced.", ge=0, le=10_000)
-    engine_url: Annotated[str, AfterValidator(checks.engine_url)] = _setting(
+    engine_url: Annotated[str, AfterValidator(validators.engine_url)] = _setting(
         "sqlite:///data/chat.db",
         "Where messages are kept: `sqlite:///relative/path`, `sqlite:////absolute/path`, `memory://` (nowhere), or, "
         "for several workers, `redis://[user:password@]host:6379/0` (`rediss://` with TLS).",
         allowed="sqlite:///relative/path, sqlite:////absolute/path, memory://, redis://host:6379/0 or rediss://…",
     )
-    public_url: Annotated[str, AfterValidator(checks.public_url)] = _setting(
+    public_url: Annotated[str, AfterValidator(validators.public_url)] = _setting(
         "",
         "The address that visitors see, where a proxy hides it, such as `https://chat.example.com`.",
         allowed="an address such as https://chat.example.com",
     )
-    secret_key: Annotated[str, AfterValidator(checks.secret_key)] = _setting(
+    secret_key: Annotated[str, AfterValidator(validators.secret_key)] = _setting(
         "",
         "Signs session tokens. When empty, one is made and kept with the messages.",
         allowed="at least 16 characters, best made by: openssl rand -hex 32",
         repr=False,
     )
-    owner_token: Annotated[str, AfterValidator(checks.owner_token)] = _setting(
+    owner_token: Annotated[str, AfterValidator(validators.owner_token)] = _setting(
         "",
         "Whoever shows it is the owner; 32 to 256 of A-Z a-z 0-9 - . _ ~. When empty, nobody is.",
         allowed="32 to 256 of A-Z a-z 0-9 - . _ ~, not beginning with s1., best made by: openssl rand -hex 32",
         repr=False,
     )
-    owner_username: Annotated[str, AfterValidator(checks.username)] = _setting(
+    owner_username: Annotated[str, AfterValidator(validators.username)] = _setting(
         "owner", "The owner's name in the room.", allowed="A-Z a-z 0-9 - _"
     )
     reserved_usernames: Annotated[
-        tuple[Annotated[str, AfterValidator(checks.username)], ...], BeforeValidator(checks.split)
+        tuple[Annotated[str, AfterValidator(validators.username)], ...], BeforeValidator(validators.split)
     ] = _setting(
         ("system", "admin", "administrator", "owner", "moderator", "mod", "bot", "server", "support"),
         "Names that no visitor gets, nor names that look like them.",
@@ -105,14 +105,14 @@ class Settings(BaseModel):
     block_dangerous_markup: bool = _setting(
         True, "Refuse messages with markup that would run; otherwise they are let through, escaped."
     )
-    blocked_words: Annotated[tuple[str, ...], BeforeValidator(checks.split)] = _setting(
+    blocked_words: Annotated[tuple[str, ...], BeforeValidator(validators.split)] = _setting(
         (),
         "Words that no message may hold, separated by commas, in any case; whole words alone.",
         allowed="words, separated by commas",
     )
     retention_days: float = _setting(90.0, "Days after which messages are deleted; 0 for never.", ge=0, le=36_500)
     max_stored_messages: int = _setting(100_000, "How many messages are kept; 0 for no limit.", ge=0, le=1_000_000_000)
-    notify_url: Annotated[str, AfterValidator(checks.public_url)] = _setting(
+    notify_url: Annotated[str, AfterValidator(validators.public_url)] = _setting(
         "",
         "Where to tell the owner that a visitor wrote: a webhook of Discord or Slack, a topic of ntfy, or your own.",
         allowed="an address such as https://ntfy.sh/a-name-that-nobody-guesses",
@@ -142,7 +142,7 @@ class Settings(BaseModel):
         2.0, "Seconds over which a stopping server spreads the goodbyes, so that not all return at once.", ge=0, le=600
     )
     forwarded_allow_ips: Annotated[
-        tuple[Annotated[str, AfterValidator(checks.network)], ...], BeforeValidator(checks.split)
+        tuple[Annotated[str, AfterValidator(validators.network)], ...], BeforeValidator(validators.split)
     ] = _setting(
         ("127.0.0.1",),
         "Addresses or networks of the proxies whose `X-Forwarded-For` is believed, separated by commas.",

@@ -21,19 +21,20 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketClose
 
-from app import api, docs, exceptions, log, metrics, owner_api, tasks
-from app.chat import Chat
+from app import exceptions, log, metrics, tasks
+from app.chat.heartbeat import Heartbeat
+from app.chat.moderation import Moderation
+from app.chat.registry import ConnectionRegistry
+from app.chat.room import Chat
 from app.config import Settings, SettingsError, load_settings
 from app.engines import open_engine
+from app.engines.pruner import Pruner
+from app.engines.redis.presence import open_roster
 from app.exceptions import ChatError, NotFound, StoreError
-from app.heartbeat import Heartbeat
-from app.moderation import Moderation
-from app.notifier import notice_format
-from app.pruner import Pruner
-from app.registry import ConnectionRegistry
-from app.responses import refusal
-from app.shared_roster import open_roster
-from app.websocket import ChatEndpoint
+from app.owner.notifier import notice_format
+from app.web import api, owner_api, pages
+from app.web.responses import refusal
+from app.web.socket import ChatEndpoint
 
 NO_ROOM = NotFound("There is nothing at this address. The room is at /ws/chat.")
 HOPELESS = 3  # the exit code of a worker that uvicorn and gunicorn don't start again and again
@@ -45,14 +46,14 @@ metrics.refusals.know(exceptions.codes() - {exceptions.OriginNotAllowed.code, ex
 metrics.closes.know((*exceptions.CloseCode, 1002, 1005, 1006, 1007))  # RFC 6455, section 7.4.1
 
 ROUTES = [
-    Route("/", docs.index),
-    Route("/widget.js", docs.script),
-    Route("/owner.js", docs.script),
+    Route("/", pages.index),
+    Route("/widget.js", pages.script),
+    Route("/owner.js", pages.script),
     Route("/health", api.health),
     Route("/api/stats", api.stats),
-    Route("/docs", docs.swagger_ui),
-    Route("/openapi.json", docs.openapi),
-    Route("/asyncapi.json", docs.asyncapi),
+    Route("/docs", pages.swagger_ui),
+    Route("/openapi.json", pages.openapi),
+    Route("/asyncapi.json", pages.asyncapi),
     WebSocketRoute("/ws/chat", ChatEndpoint),
     Route("/ready", api.ready),
     Route("/metrics", owner_api.show_metrics),

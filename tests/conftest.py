@@ -14,8 +14,8 @@ from starlette.testclient import TestClient
 
 from app.config import Settings
 from app.main import create_app
-from tests.running import COMMANDS, RunningRedis, RunningServer
-from tests.running import UNLIMITED as VARIABLES
+from tests.support.running import COMMANDS, RunningRedis, RunningServer
+from tests.support.running import UNLIMITED as VARIABLES
 
 Start = Callable[..., RunningServer]
 UNLIMITED = {name.lower(): int(value) for name, value in VARIABLES.items()}

@@ -1,4 +1,4 @@
-"""The shape of the code: who may import whom, and how long things may be."""
+"""The shape of the code: packages, the one direction in which they import, and who may use which library."""
 
 from __future__ import annotations
 
@@ -9,27 +9,38 @@ from pathlib import Path
 import pytest
 
 APP = Path(__file__).parent.parent / "app"
-RANKS = {
-    "checks": 0, "exceptions": 0, "message": 0, "log": 0, "tasks": 0, "batch": 0, "inbox": 0, "posts": 0, "rules": 0,
-    "words": 0, "metrics": 0,
-    "config": 1, "frames": 1, "incoming": 1, "security": 1, "limits": 1, "credentials": 1, "client": 1, "outbox": 1,
-    "engines": 1, "notices": 1,
-    "roster": 2, "history": 2, "composer": 3, "pruner": 2, "webhook": 2, "responses": 2, "requests": 2, "notifier": 3,
-    "registry": 3, "shared_roster": 3,
-    "admission": 4, "announcer": 4, "heartbeat": 4, "chat": 5, "moderation": 6, "archive": 6,
-    "documents": 6, "websocket": 7, "api": 7, "owner_api": 7, "docs": 7, "demo_client": 7, "socket_protocol": 7,
-    "main": 8, "request_protocol": 8, "server": 9, "__main__": 10,
-}  # fmt: skip
-ENGINES = {
-    "sql": 0, "drafts": 0, "redis_room": 0, "lock": 0, "writer": 1, "base": 2, "sqlite": 3, "redis": 3,
-    "redis_archive": 3, "memory": 4, "archive": 4, "__init__": 5,
-}  # fmt: skip
-EDGE = ("websocket", "requests", "responses", "api", "owner_api", "docs", "main")
+# Each may import itself and what stands below it. `app/client` stands apart: it imports nothing of the server.
+LAYERS = (
+    ("__main__",),
+    ("server",),
+    ("main",),
+    ("web",),
+    ("owner",),
+    ("chat",),
+    ("engines",),
+    ("wire",),
+    ("archive", "config", "exceptions", "log", "message", "metrics", "security", "tasks", "validators"),
+)
+LIBRARIES = {
+    "bleach": ("security",),
+    "starlette": ("web", "main", "server"),
+    "uvicorn": ("server", "__main__"),
+    "redis": ("engines",),
+    "sqlite3": ("engines",),
+    "prometheus_client": ("metrics",),
+    "dotenv": ("config",),
+}
+OWN_EXCEPTIONS = ("exceptions", "log", "tasks")  # what `client` may share with the server
 MODULES = sorted(APP.rglob("*.py"))
 
 
 def name_of(path: Path) -> str:
     return path.relative_to(APP).with_suffix("").as_posix()
+
+
+def room_of(path: Path) -> str:
+    """The package directly below `app`, or the module where there is none."""
+    return path.relative_to(APP).with_suffix("").parts[0]
 
 
 def tree_of(path: Path) -> ast.Module:
@@ -44,44 +55,30 @@ def imported(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
             module = node.module or ""
-            if module in ("app", "app.engines") and path.parent.name != "engines":
-                yield from (f"app.{alias.name}" if module == "app" else module for alias in node.names)
-            elif module in ("app", "app.engines"):
-                yield from (f"{module}.{alias.name}" for alias in node.names)
-            else:
-                yield module
+            yield from (f"app.{alias.name}" for alias in node.names) if module == "app" else (module,)
 
 
-def rank(name: str) -> tuple[int, int]:
-    """Rank of a module as `app.chat` or `app.engines.base`: among all, and among the engines."""
-    _, top, *below = name.split(".")
-    return RANKS[top], ENGINES[below[0] if below else "__init__"] if top == "engines" else 0
+def layer(room: str) -> int:
+    return next(index for index, rooms in enumerate(LAYERS) if room in rooms)
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path) != "__init__"], ids=name_of)
-def test_module_imports_only_from_lower_ranks(path: Path) -> None:
-    own = rank("app." + name_of(path).replace("/", "."))
-    used = [name for name in imported(path) if name.split(".")[0] == "app"]
-    assert [name for name in used if rank(name) >= own] == []
+@pytest.mark.parametrize("path", [path for path in MODULES if room_of(path) not in ("__init__", "client")], ids=name_of)
+def test_module_imports_its_own_package_and_those_below(path: Path) -> None:
+    own = layer(room_of(path))
+    used = {name.split(".")[1] for name in imported(path) if name.split(".")[0] == "app"}
+    assert {room for room in used if layer(room) < own} == set()
 
 
-def test_every_module_is_found_and_the_package_itself_imports_nothing() -> None:
-    assert {"chat", "engines/base", "engines/__init__"} <= set(map(name_of, MODULES))
-    assert list(imported(APP / "__init__.py")) == []
-    assert "app.exceptions" in list(imported(APP / "frames.py"))
+def test_client_stands_apart() -> None:
+    used = {name for path in MODULES if room_of(path) == "client" for name in imported(path)}
+    assert {
+        name for name in used if name.startswith("app.") and name.split(".")[1] not in ("client", *OWN_EXCEPTIONS)
+    } == set()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_module_and_its_functions_are_short(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) < 250
-    long = [
-        f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.end_lineno is not None
-        and node.end_lineno - node.lineno + 1 >= 30
-    ]
-    assert long == []
+def test_every_module_has_its_place() -> None:
+    rooms = {room_of(path) for path in MODULES} - {"__init__", "client"}
+    assert rooms == {room for rooms in LAYERS for room in rooms}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -90,7 +87,6 @@ def test_module_opens_with_what_it_owns(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_security_knows_bleach_and_only_the_edge_knows_starlette(path: Path) -> None:
+def test_library_is_used_only_where_it_belongs(path: Path) -> None:
     packages = {name.split(".")[0] for name in imported(path)}
-    assert "bleach" not in packages or name_of(path) == "security"
-    assert "starlette" not in packages or name_of(path) in EDGE
+    assert {name for name in packages & LIBRARIES.keys() if room_of(path) not in (*LIBRARIES[name], "client")} == set()

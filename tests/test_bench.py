@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.running import ROOT
+from tests.support.running import ROOT
 
 
 def test_benchmark_measures_and_draws(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 
 from app.config import Settings, load_settings
 from tests.conftest import Start
-from tests.running import ROOT, free_port
+from tests.support.running import ROOT, free_port
 
 
 def instructions() -> list[tuple[str, str]]:

@@ -11,9 +11,9 @@ import pytest
 
 from app.config import Settings, load_settings
 from app.exceptions import ChatError, CloseCode
-from app.frames import ServerFrame
-from app.incoming import ClientFrame
-from tests.running import ROOT
+from app.wire.client_frames import ClientFrame
+from app.wire.frames import ServerFrame
+from tests.support.running import ROOT
 
 README = (ROOT / "README.md").read_text()
 

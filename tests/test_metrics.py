@@ -18,11 +18,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.testclient import TestClient
 
 from app import metrics
-from app.batch import Batch
+from app.chat.registry import ConnectionRegistry
 from app.exceptions import ChatError, CloseCode, EmptyMessage, codes
-from app.registry import ConnectionRegistry
-from tests.fakes import Clock, FakeOutbox, add
-from tests.running import ROOT, until
+from app.wire.prepared import Batch
+from tests.support.fakes import Clock, FakeOutbox, add
+from tests.support.running import ROOT, until
 
 FRAME = Batch([b"{}"])
 # One process of several: counts, and says what all of them have counted.

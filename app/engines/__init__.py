@@ -14,7 +14,7 @@ from app.engines.memory import MemoryEngine
 from app.engines.sqlite import SQLiteEngine
 
 if TYPE_CHECKING:
-    from app.engines.redis_archive import RedisArchive
+    from app.engines.redis.archive import RedisArchive
 
     Archive = SQLiteArchive | RedisArchive
 
@@ -34,8 +34,8 @@ def open_engine(settings: Settings) -> Engine:
     if settings.engine_url == "memory://":
         return MemoryEngine(keep, batch_bytes, settings.shutdown_timeout)
     with _driver():
-        from app.engines.redis import RedisEngine  # noqa: PLC0415 - the driver is optional
-        from app.engines.redis_room import RedisRoom  # noqa: PLC0415 - as above
+        from app.engines.redis.client import RedisRoom  # noqa: PLC0415 - as above
+        from app.engines.redis.store import RedisEngine  # noqa: PLC0415 - the driver is optional
     return RedisEngine(RedisRoom(settings.engine_url), keep, batch_bytes)
 
 
@@ -46,7 +46,7 @@ def open_archive(settings: Settings) -> Archive:
     if settings.engine_url.startswith("sqlite"):
         return SQLiteArchive(settings.engine_url.removeprefix("sqlite:///"))
     with _driver():
-        from app.engines.redis_archive import RedisArchive  # noqa: PLC0415 - as above
+        from app.engines.redis.archive import RedisArchive  # noqa: PLC0415 - as above
     return RedisArchive(settings.engine_url)
 
 

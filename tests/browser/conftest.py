@@ -17,7 +17,7 @@ from tests.browser.owner import TOKEN
 from tests.browser.sites import ScriptedRoom, Site
 from tests.browser.visitor import Visitor
 from tests.conftest import Start, need_service
-from tests.running import RunningServer
+from tests.support.running import RunningServer
 
 CHROMIUM = shutil.which("chromium")
 QUIET = ("gpu", "quic", "background-networking", "component-update", "sync")

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
-from app.docs import STATIC
+from app.web.pages import STATIC
 
 STRICT = (
     "default-src 'none'; script-src {origin}; connect-src {origin} {socket}; base-uri 'none'; form-action 'none'; "

@@ -7,7 +7,7 @@ from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.owner import HASTE, TOKEN, dialog, press, sign_in
-from tests.running import RunningServer
+from tests.support.running import RunningServer
 
 
 def test_owner_hides_a_message(visit: Visit, address: str) -> None:

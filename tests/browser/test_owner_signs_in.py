@@ -8,7 +8,7 @@ from tests.browser.conftest import NewSite, Visit
 from tests.browser.owner import HASTE, TOKEN, dialog, offer, press, sign_in
 from tests.browser.visitor import Visitor
 from tests.conftest import Start
-from tests.running import RunningServer
+from tests.support.running import RunningServer
 
 # Every attribute, and every text, of the page and in the widgets.
 ALL_HTML = """() => {

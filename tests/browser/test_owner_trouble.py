@@ -9,7 +9,7 @@ from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.owner import HASTE, TOKEN, dialog, offer, press, sign_in
-from tests.running import RunningServer
+from tests.support.running import RunningServer
 
 
 def test_token_that_was_changed_is_asked_for_again(visit: Visit, server: RunningServer, address: str) -> None:

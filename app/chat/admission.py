@@ -1,0 +1,187 @@
+"""The door: who gets in, as whom, and how often one may do what.
+
+Knows settings, credentials and the registry's capacity, nothing of messages.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Sequence
+from typing import NoReturn
+
+from app import security
+from app.chat.credentials import OWNER_SESSION, SESSION_PREFIX, Credentials, Handshake
+from app.chat.limits import Buckets
+from app.chat.registry import Connection, ConnectionRegistry
+from app.chat.rules import Rules
+from app.config import Settings
+from app.engines.presence import Session
+from app.exceptions import Banned, Forbidden, InvalidToken, Paused, RateLimited, SlowMode, Unauthorized
+from app.message import Message
+
+WRONG_TOKENS = 5  # wrong owner tokens from one address in
+WRONG_TOKENS_WINDOW = 60.0  # seconds, after which the next must wait
+ERASURES = 5  # times that one address may delete its own messages in
+ERASURES_WINDOW = 60.0  # seconds
+
+logger = logging.getLogger(__name__)
+
+
+class Admission:
+    """Checks newcomers, messages and frames. The owner is exempt from capacity and rates.
+
+    `secret` signs session tokens when the settings have none.
+    """
+
+    def __init__(self, settings: Settings, registry: ConnectionRegistry, secret: str) -> None:
+        self.secret = secret
+        self._settings = settings
+        self._registry = registry
+        reserved = (*settings.reserved_usernames, settings.owner_username)
+        self._credentials = Credentials(settings.secret_key or secret, settings.owner_token, reserved)
+        window, clock = settings.rate_limit_window, registry.clock
+        self._messages = Buckets(settings.rate_limit_messages, window, clock)
+        self._messages_by_address = Buckets(settings.rate_limit_address, window, clock)
+        self._joins = Buckets(settings.rate_limit_joins, window, clock)
+        self._wrong_tokens = Buckets(WRONG_TOKENS, WRONG_TOKENS_WINDOW, clock)
+        self._erasures = Buckets(ERASURES, ERASURES_WINDOW, clock)
+        self.rules = Rules()
+        self._slow_accepted, self._slow_stored = Buckets(0, 0.0, clock), Buckets(0, 0.0, clock)
+
+    def obey(self, rules: Rules) -> None:
+        """From now on these are the owner's rules."""
+        if rules.slow_mode != self.rules.slow_mode:  # else who has to wait goes on waiting
+            limit, window, clock = int(rules.slow_mode > 0), rules.slow_mode, self._registry.clock
+            self._slow_accepted, self._slow_stored = Buckets(limit, window, clock), Buckets(limit, window, clock)
+        self.rules = rules
+
+    def check(self, handshake: Handshake) -> Session:
+        """The session that a newcomer asks for. Raises ConnectionRefused.
+
+        Capacity comes before the name: a full room says so whatever the name is.
+        """
+        if self._credentials.is_owner(handshake.bearer):
+            name = self._settings.owner_username
+            return Session(name, handshake.address, OWNER_SESSION, provable=True, role="owner")
+        self._registry.check_capacity(handshake.limit_key)
+        _take(self._joins, handshake.limit_key)
+        return self._check_visitor(handshake)
+
+    def _check_visitor(self, handshake: Handshake) -> Session:
+        bearer = handshake.bearer
+        if bearer is not None and not bearer.startswith(SESSION_PREFIX):
+            self._refuse_token(handshake, InvalidToken())
+        name = security.check_username(handshake.username, self._settings.max_username_length)
+        self._credentials.check_reserved(name)
+        session = self._credentials.session_of(bearer, name) or str(uuid.uuid4())
+        newcomer = Session(name, handshake.address, session, handshake.provable, limit_key=handshake.limit_key)
+        known = self._credentials.session_of(bearer)  # also one that had another name
+        if self._refuses(name, known or session, handshake.limit_key):
+            raise Banned
+        return newcomer
+
+    def is_banned(self, session: Session, limit_key: str | None) -> bool:
+        """Whether a session is kept out, or who comes from this address. (The owner never is.)"""
+        return session.role != "owner" and self._refuses(session.username, session.id, limit_key)
+
+    def _refuses(self, username: str, session: str, limit_key: str | None) -> bool:
+        return bool(self.rules.bans) and self.rules.refuse(username, session, self.mark(limit_key))
+
+    def _refuse_token(self, handshake: Handshake, error: InvalidToken) -> NoReturn:
+        key = handshake.limit_key or handshake.address
+        if wait := self._wrong_tokens.wait(key):
+            raise RateLimited(wait, "Too many wrong tokens came from your address.")
+        self._wrong_tokens.take(key)
+        logger.warning("Wrong token from %s", handshake.address)
+        raise error
+
+    def mark(self, limit_key: str | None) -> str:
+        """What an address is banned by; empty for one that must not be, because it may be many people's.
+
+        That is the server's own machine, a proxy that is trusted, and one that is not known to be a proxy.
+        """
+        if limit_key is None or security.is_shared(limit_key, self._settings.forwarded_allow_ips):
+            return ""
+        return self._credentials.mark(limit_key)
+
+    def authorize(self, handshake: Handshake, bearer: str | None) -> None:
+        """Lets the owner pass, over HTTP. Raises Unauthorized, InvalidToken, RateLimited, Forbidden for a visitor."""
+        if bearer is None:
+            raise Unauthorized
+        if self._credentials.is_owner(bearer):
+            return
+        if self._credentials.session_of(bearer):
+            raise Forbidden
+        self._refuse_token(
+            handshake, InvalidToken("This is not the owner's token, which is OWNER_TOKEN in the settings.")
+        )
+
+    def may_erase(self, handshake: Handshake, bearer: str | None) -> str:
+        """The session whose messages a visitor may delete. Raises as `authorize`, Forbidden for the owner."""
+        if bearer is None:
+            raise Unauthorized
+        if self._credentials.is_owner(bearer):
+            raise Forbidden("This is for visitors. Say whose messages to hide: DELETE /api/messages?username=…")
+        session = self._credentials.session_of(bearer)
+        if not session:
+            fault = "This token proves no session here. The session frame of a connection has one that does."
+            self._refuse_token(handshake, InvalidToken(fault))
+        _take(self._erasures, handshake.limit_key)
+        return session
+
+    def token(self, session: Session) -> str | None:
+        """What proves a visitor's name on its next connection. The owner has a token already."""
+        return None if session.role == "owner" else self._credentials.issue(session.username, session.id)
+
+    def check_rate(self, connection: Connection) -> None:
+        """Takes a message's share of the rates. Raises Paused, SlowMode, RateLimited. Comes before all that costs."""
+        session, address = connection.session, connection.limit_key
+        if session.role == "owner":
+            return
+        if self.rules.paused:
+            raise Paused
+        key = _key(session)
+        if wait := max(self._slow_accepted.wait(key), self._slow_stored.wait(session.id)):
+            raise SlowMode(wait)
+        if wait := max(self._messages.wait(key), self._messages_by_address.wait(address) if address else 0.0):
+            raise RateLimited(wait)
+        _take(self._messages, key)
+        _take(self._messages_by_address, address)
+
+    def note_post(self, session: Session) -> None:
+        """A message was accepted: in slow mode its sender waits now. One that was refused costs nothing of that."""
+        if session.role != "owner":
+            self._slow_accepted.take(_key(session))
+
+    def forget_post(self, session: Session) -> None:
+        """It was not stored after all, or before."""
+        self._slow_accepted.give_back(_key(session))
+
+    def note_stored(self, messages: Sequence[Message]) -> None:
+        """Messages were stored, perhaps by other workers: there, too, their senders wait now."""
+        for message in messages if self.rules.slow_mode else ():
+            if message.role != "owner" and not self._slow_stored.wait(message.session):
+                self._slow_stored.take(message.session)
+
+    def is_flood(self, connection: Connection, bad: bool) -> bool:
+        """Counts a frame, or a bad frame once more; True when there were too many of late."""
+        if connection.session.role == "owner":
+            return False
+        if bad:
+            return connection.bad_frames.full(connection.heard)
+        return self._settings.rate_limit_messages > 0 and connection.frames.full(connection.heard)
+
+
+def _key(session: Session) -> str:
+    """Who knows no tokens gets a new session on coming back, but not a new bucket."""
+    return session.id if session.provable else f"{session.address} {session.username.lower()}"
+
+
+def _take(buckets: Buckets, key: str | None) -> None:
+    """Takes a token, or raises RateLimited. Without a key there is no limit."""
+    if key is None:
+        return
+    if wait := buckets.wait(key):
+        raise RateLimited(wait)
+    buckets.take(key)

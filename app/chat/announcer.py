@@ -1,0 +1,137 @@
+"""What everybody hears beside messages: who came and left, how many are here, how the room is. And who must go.
+
+Knows the roster and the connections, nothing of messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+
+from app import metrics, tasks
+from app.chat.registry import Connection, ConnectionRegistry
+from app.chat.rules import Rules
+from app.engines.presence import Event, Roster, Session
+from app.exceptions import Banned, ChatError, CloseCode, UsernameTaken
+from app.wire import frames
+from app.wire.prepared import Batch
+
+DELAY = 0.25  # seconds within which changes are joined
+FAREWELL_STEP = 0.02  # seconds
+
+
+class Announcer:
+    """Listens to the roster. `limit`: up to how many users joins and leaves are announced.
+
+    `on_owner` is called when the owner comes.
+    """
+
+    def __init__(
+        self, registry: ConnectionRegistry, roster: Roster, limit: int, on_owner: Callable[[], None] = lambda: None
+    ) -> None:
+        self._on_owner = on_owner
+        self._registry = registry
+        self._roster = roster
+        self._limit = limit
+        self._rules = Rules()
+        self._owner_online = False
+        self._changed = asyncio.Event()
+        self._room_changed = False
+        self._telling: asyncio.Task[None] | None = None
+        self._farewell: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begins to tell. Raises StoreError."""
+        await self._roster.start(self)
+        self._telling = tasks.spawn(self._tell(), "announcer")
+
+    async def stop(self) -> None:
+        """Ends it. Safe to call when `start` failed."""
+        await self._roster.stop()
+        for task in (self._telling, self._farewell):
+            if task:
+                await tasks.end(task)
+
+    def announce(self, event: Event, username: str) -> None:
+        """Tells everybody else who came or left, unless so many are here that it would be noise."""
+        if self._roster.users > self._limit:
+            return
+        data = frames.SystemData(
+            id=str(uuid.uuid4()),
+            content=f"{username} {'joined' if event == 'user_joined' else 'left'} the chat",
+            timestamp=time.time(),
+            event=event,
+            user=username,
+        )
+        batch = Batch([frames.encode(frames.SystemFrame(data=data))])
+        for connection, outbox in self._registry.outboxes():
+            if connection.session.username != username:
+                outbox.write(batch)
+
+    def users_changed(self) -> None:
+        """The number of users is another, or the owner came or went, which everybody is told soon."""
+        if self._roster.owner_online != self._owner_online:
+            self._owner_online = self._roster.owner_online
+            self._room_changed = True
+            if self._owner_online:
+                self._on_owner()
+        self._changed.set()
+
+    def evict(self, session: Session) -> None:
+        """Ends the connections of a session whose name turned out to be another's, after an outage of the store."""
+        self._dismiss(lambda connection: connection.session is session, UsernameTaken(), UsernameTaken.close_code)
+
+    def obey(self, rules: Rules, is_banned: Callable[[Session, str | None], bool]) -> None:
+        """The owner's rules are others: tells everybody soon, and ends the connections of who is banned now."""
+        if (rules.paused, rules.slow_mode) != (self._rules.paused, self._rules.slow_mode):
+            self._room_changed = True
+            self._changed.set()
+        self._rules = rules
+        self._dismiss(lambda one: is_banned(one.session, one.limit_key), Banned(), CloseCode.REMOVED)
+
+    async def send_away(self, spread: float) -> None:
+        """Tells everybody to come back (1012), over `spread` seconds."""
+        outboxes = [outbox for _, outbox in self._registry.outboxes()]
+        ends = self._registry.clock() + spread
+        while outboxes:
+            turns = max(1, int((ends - self._registry.clock()) / FAREWELL_STEP))
+            for _ in range(-(-len(outboxes) // turns)):
+                outboxes.pop().close(CloseCode.RESTART)
+            await asyncio.sleep(FAREWELL_STEP if outboxes else 0)
+
+    def send_away_soon(self, spread: float) -> None:
+        """The same, without waiting for it."""
+        if self._farewell:
+            self._farewell.cancel()
+        self._farewell = tasks.spawn(self.send_away(spread), "farewell")
+
+    def _dismiss(self, whom: Callable[[Connection], bool], why: ChatError, code: CloseCode) -> None:
+        for connection, outbox in self._registry.outboxes():
+            if whom(connection):
+                outbox.write(Batch([frames.error_frame(why)]))
+                outbox.close(code)
+
+    async def _tell(self) -> None:
+        while True:
+            metrics.users.set(self._roster.users)
+            await self._changed.wait()
+            await asyncio.sleep(DELAY)
+            self._changed.clear()
+            news = [self.count_frame()]
+            if self._room_changed:
+                self._room_changed = False
+                news.append(frames.encode(frames.RoomFrame(data=self.room())))
+            for _ in self._registry.broadcast(Batch(news)):
+                await asyncio.sleep(0)
+
+    def count_frame(self) -> bytes:
+        """How many are here."""
+        return frames.encode(frames.UserCountFrame(data=frames.UserCountData(count=self._roster.users)))
+
+    def room(self) -> frames.RoomData:
+        """How the room is."""
+        return frames.RoomData(
+            paused=self._rules.paused, slow_mode=self._rules.slow_mode, owner_online=self._roster.owner_online
+        )

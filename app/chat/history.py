@@ -1,0 +1,122 @@
+"""The newest messages, encoded, so that what a newcomer sees never touches the disk."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from app.message import Hiding, Message
+from app.wire import frames
+
+HIDINGS = 1000  # that are kept, so that who comes back hears of them
+HIDING_BYTES = 40  # of one in a history frame
+
+
+class Kept(NamedTuple):
+    """A message at hand."""
+
+    seq: int
+    id: str
+    data: bytes
+
+
+class History:
+    """The last `keep` messages. A plain history has `limit` of them, a recovery `recovery_limit`.
+
+    `frame_limit`: bytes that one history frame may have. `seq`: the newest message's, also when none is kept.
+    """
+
+    def __init__(self, keep: int, limit: int, recovery_limit: int, frame_limit: int) -> None:
+        self.seq = 0
+        self._limit = limit
+        self._recovery_limit = recovery_limit
+        self._frame_limit = frame_limit
+        self._keep = keep
+        self._kept: deque[Kept] = deque()
+        self._hidden: deque[Hiding] = deque()
+        self._older = False  # whether the store may have older ones
+        self._whole_from = 0  # whoever has everything up to here can be told all that happened since
+        self._plain: bytes | None = None
+
+    def add(self, messages: Iterable[tuple[Message, bytes]]) -> None:
+        """Adds messages with their encoded data, oldest first."""
+        for message, data in messages:
+            self._kept.append(Kept(message.seq, message.id, data))
+            self.seq = message.seq
+        while len(self._kept) > self._keep:
+            self._whole_from = max(self._whole_from, self._kept.popleft().seq)
+            self._older = True
+        self._plain = None
+
+    def gap(self) -> tuple[int, int] | None:
+        """Before which seq, and for how many messages, there is room for older ones; None if there are none."""
+        room = self._keep - len(self._kept)
+        return (self._kept[0].seq if self._kept else self.seq + 1, room) if room and self._older else None
+
+    def fill(self, older: Sequence[tuple[Message, bytes]]) -> None:
+        """Puts messages into the gap, newest first. Who comes back is told no more than before of what was hidden."""
+        self._older = len(older) == self._keep - len(self._kept)
+        self._kept.extendleft(Kept(message.seq, message.id, data) for message, data in older)
+        self._plain = None
+
+    def hide(self, hidden: Sequence[Hiding]) -> None:
+        """Takes messages out, from now on, and remembers which."""
+        ids = {hiding.id for hiding in hidden}
+        self.seq = max([self.seq, *(hiding.at for hiding in hidden)])  # one may be hidden before it could be added
+        self._kept = deque(kept for kept in self._kept if kept.id not in ids)
+        self._hidden += hidden
+        while len(self._hidden) > HIDINGS:
+            self._whole_from = max(self._whole_from, self._hidden.popleft().at + 1)
+        while self._hidden and self._hidden[0].at < self._whole_from:
+            self._hidden.popleft()
+        self._plain = None
+
+    def prune(self, seq: int) -> None:
+        """Takes everything out up to `seq`."""
+        while self._kept and self._kept[0].seq <= seq:
+            self._kept.popleft()
+        self._whole_from = max(self._whole_from, seq)
+        self._plain = None
+
+    def frame(self, since: str | None) -> bytes:
+        """The history frame for a client that has everything up to `since`, which is as the client wrote it.
+
+        Exactly what it missed, or, when `since` is no such number or something it missed is not at hand, the plain
+        history: never a part of what it missed.
+        """
+        number = _whole_number(since)
+        recovery = self._recovery(number) if number is not None else None
+        if recovery is not None:
+            return recovery
+        self._plain = self._plain or frames.history_frame(self._newest(self._limit, self._frame_limit))
+        return self._plain
+
+    def _recovery(self, since: int) -> bytes | None:
+        if not self._whole_from <= since <= self.seq:
+            return None
+        hidden = [hiding.id for hiding in self._hidden if hiding.seq <= since <= hiding.at]
+        missed = [kept.data for kept in self._kept if kept.seq > since]
+        room = self._frame_limit - HIDING_BYTES * len(hidden)
+        fits = room >= frames.HISTORY_BYTES and self._newest(len(missed), room) == missed
+        if len(missed) > self._recovery_limit or not fits:
+            return None
+        return frames.history_frame(missed, hidden)
+
+    def _newest(self, limit: int, room: int) -> list[bytes]:
+        """The newest messages, `limit` at most and as many as fit into so many bytes, oldest first."""
+        newest: list[bytes] = []
+        room -= frames.HISTORY_BYTES
+        for kept in reversed(self._kept):
+            room -= len(kept.data) + 1
+            if len(newest) == limit or room < 0:
+                break
+            newest.append(kept.data)
+        return newest[::-1]
+
+
+def _whole_number(raw: str | None) -> int | None:
+    """A number from 0 to 2^53, which every client can count to, or None."""
+    if raw is None or not raw.isascii() or not raw.isdigit() or len(raw) > 16 or int(raw) > 2**53:
+        return None
+    return int(raw)

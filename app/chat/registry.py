@@ -1,0 +1,113 @@
+"""The connections of this process: capacity, and fan-out.
+
+Synchronous throughout, so that nothing changes between a check and what follows from it, and no lock is needed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from app import metrics
+from app.chat.limits import Window
+from app.engines.presence import Session
+from app.exceptions import ServerFull, TooManyConnections
+from app.wire.prepared import Batch
+from app.wire.sender import Outbox
+
+FLOOD_FRAMES = 200  # frames of any kind, and
+FLOOD_BAD_FRAMES = 20  # frames that are none, that a client may not send within
+FLOOD_SECONDS = 10.0
+BREATH = 0.004  # seconds of fan-out after which the event loop is given back
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One WebSocket. `heard` is when its client last sent anything, on the registry's clock."""
+
+    session: Session
+    heard: float
+    limit_key: str | None
+    frames: Window = field(default_factory=lambda: Window(FLOOD_FRAMES, FLOOD_SECONDS))
+    bad_frames: Window = field(default_factory=lambda: Window(FLOOD_BAD_FRAMES, FLOOD_SECONDS))
+
+
+class ConnectionRegistry:
+    """All connections of this process: `max_connections` at most, `max_per_address` from one address (0: no limit).
+
+    `clock` is monotonic seconds.
+    """
+
+    def __init__(
+        self, max_connections: int, max_per_address: int = 0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.clock = clock
+        self._max_connections = max_connections
+        self._max_per_address = max_per_address
+        self._slots: set[Connection] = set()
+        self._addresses: Counter[str] = Counter()
+        self._outboxes: dict[Connection, Outbox] = {}
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __contains__(self, connection: Connection) -> bool:
+        return connection in self._slots
+
+    def check_capacity(self, limit_key: str | None) -> None:
+        """Raises ServerFull or TooManyConnections when no slot is free. Nothing may be awaited before `add`."""
+        if len(self._slots) >= self._max_connections:
+            raise ServerFull
+        if limit_key and 0 < self._max_per_address <= self._addresses[limit_key]:
+            raise TooManyConnections
+
+    def add(self, session: Session, limit_key: str | None) -> Connection:
+        """Takes a slot, which `check_capacity` found to be free, to be given back by `remove`."""
+        connection = Connection(session, self.clock(), limit_key)
+        self._slots.add(connection)
+        if limit_key:
+            self._addresses[limit_key] += 1
+        metrics.connections.set(len(self._slots))
+        return connection
+
+    def open(self, connection: Connection, outbox: Outbox) -> None:
+        """From now on the connection receives broadcasts."""
+        self._outboxes[connection] = outbox
+
+    def remove(self, connection: Connection) -> bool:
+        """Gives the slot back. True: it had been open. Safe to call again."""
+        if connection in self._slots:
+            self._slots.remove(connection)
+            metrics.connections.set(len(self._slots))
+            if key := connection.limit_key:
+                self._addresses[key] -= 1
+                if not self._addresses[key]:
+                    del self._addresses[key]
+        return self._outboxes.pop(connection, None) is not None
+
+    def outboxes(self) -> list[tuple[Connection, Outbox]]:
+        """Every connection that is open now."""
+        return list(self._outboxes.items())
+
+    @property
+    def audience(self) -> int:
+        """How many connections are open now."""
+        return len(self._outboxes)
+
+    def broadcast(self, batch: Batch) -> Iterator[None]:
+        """Writes to every connection that is open now, and yields whenever the event loop should have its turn.
+
+        Who comes meanwhile is not written to: it got the same frames, or their effect, when it came.
+        """
+        outboxes = list(self._outboxes.values())
+        began, spent = self.clock(), 0.0  # without what others do while they have the event loop
+        for first in range(0, len(outboxes), 64):
+            for outbox in outboxes[first : first + 64]:
+                outbox.write(batch)
+            if (passed := self.clock() - began) > BREATH:
+                spent += passed
+                yield
+                began = self.clock()
+        metrics.fan_out_seconds.observe(spent + self.clock() - began)

@@ -1,0 +1,156 @@
+"""The WebSocket endpoint: from ASGI events to frames, from exceptions to error frames and close codes.
+
+Knows nothing of the room's rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.endpoints import WebSocketEndpoint
+from starlette.websockets import WebSocket
+
+from app import metrics, security
+from app.chat.credentials import SUBPROTOCOL
+from app.chat.registry import Connection
+from app.chat.room import Chat
+from app.config import Settings
+from app.exceptions import (
+    ChatError,
+    CloseCode,
+    ConnectionRefused,
+    InvalidFrame,
+    OriginNotAllowed,
+    RequestRefused,
+    Restarting,
+    UnsupportedData,
+)
+from app.web.requests import handshake_of
+from app.web.responses import refusal
+from app.wire import client_frames, frames
+from app.wire.prepared import Batch
+from app.wire.sender import Outbox, open_outbox
+
+logger = logging.getLogger(__name__)
+
+_PONG = Batch([frames.encode(frames.PongFrame())])
+
+
+class ChatEndpoint(WebSocketEndpoint):
+    """One connection, from its handshake to its end."""
+
+    chat: Chat
+    outbox: Outbox | None = None
+    connection: Connection | None = None
+    _task: asyncio.Task[object] | None = None
+    _given_up = False
+
+    async def dispatch(self) -> None:
+        """Runs the connection. Ends quietly when the client takes nothing more, not even a close frame."""
+        self._task = asyncio.current_task()
+        try:
+            await super().dispatch()
+        except asyncio.CancelledError:
+            if not self._given_up or not self._task:
+                raise
+            self._task.uncancel()
+
+    async def on_connect(self, websocket: WebSocket) -> None:
+        """Lets the client in, or accepts only to say why not: before the handshake a browser would not see it."""
+        self.chat = websocket.app.state.chat
+        if error := self._refused_unseen(websocket):
+            await websocket.send_denial_response(refusal(error))
+            return
+        handshake = handshake_of(websocket)
+        refused = None
+        try:
+            self.connection = await self.chat.admit(handshake)
+        except ConnectionRefused as error:
+            refused = error
+        try:
+            await websocket.accept(subprotocol=SUBPROTOCOL if handshake.provable else None)
+            limit = websocket.app.state.settings.ws_send_buffer
+            self.outbox = open_outbox(self.scope, self.send, limit, self._give_up)
+            if refused:
+                raise refused
+            assert self.connection
+            query = websocket.query_params
+            self.chat.join(self.connection, self.outbox, query.get("epoch"), query.get("since"))
+        except ConnectionRefused as error:
+            self._refuse(error)
+        except BaseException:
+            await self.on_disconnect(websocket, CloseCode.OUR_FAULT)  # Starlette doesn't call it from here
+            raise
+
+    async def decode(self, websocket: WebSocket, message: Any) -> str | bytes:
+        """The text or bytes of a frame, as they came."""
+        text: str | None = message.get("text")
+        return text if text is not None else bytes(message["bytes"])
+
+    async def on_receive(self, websocket: WebSocket, data: str | bytes) -> None:
+        """Handles one frame. Never waits, so that nothing delays the next one."""
+        if not self.outbox or self.outbox.closed or not self.connection:
+            return  # it was refused or closed, and goes on talking
+        self.chat.hear(self.connection)
+        try:
+            self._handle(self.connection, self.outbox, data)
+        except ChatError as error:
+            self.outbox.write(Batch([frames.error_frame(error, client_frames.nonce_of(data))]))
+            bad = isinstance(error, InvalidFrame | UnsupportedData)
+            if bad and self.chat.admission.is_flood(self.connection, bad=True):
+                self.outbox.close(CloseCode.FLOOD)
+        except Exception as error:
+            logger.exception("WebSocket error: %s", type(error).__name__)
+            self.outbox.close(CloseCode.OUR_FAULT)
+
+    async def on_disconnect(self, websocket: WebSocket, close_code: int) -> None:
+        """Frees everything, however the connection ended. Safe to call again."""
+        connection, self.connection = self.connection, None
+        if connection:
+            self.chat.leave(connection)
+        outbox, self.outbox = self.outbox, None
+        if outbox:
+            metrics.closes.inc(int(outbox.code or close_code))
+            await outbox.release()
+
+    def _refused_unseen(self, websocket: WebSocket) -> RequestRefused | None:
+        """Why somebody is not even let in to be told why, but by HTTP."""
+        settings: Settings = websocket.app.state.settings
+        scheme = "https" if websocket.url.scheme == "wss" else "http"
+        public = urlsplit(settings.public_url)
+        own = [f"{scheme}://{websocket.headers.get('host', '')}", f"{public.scheme}://{public.netloc}"]
+        if not security.origin_allowed(websocket.headers.getlist("origin"), own, settings.cors_origins):
+            return OriginNotAllowed()
+        return Restarting() if self.chat.draining else None
+
+    def _handle(self, connection: Connection, outbox: Outbox, data: str | bytes) -> None:
+        if self.chat.admission.is_flood(connection, bad=False):
+            outbox.close(CloseCode.FLOOD)
+            return
+        if len(data) > client_frames.MAX_FRAME // 4 and _size(data) > client_frames.MAX_FRAME:
+            outbox.close(CloseCode.TOO_BIG)
+            return
+        if isinstance(data, bytes):
+            raise UnsupportedData
+        frame = client_frames.decode(data)
+        if isinstance(frame, client_frames.Post):
+            self.chat.post(connection, outbox, frame)
+        elif isinstance(frame, client_frames.ClientPing):
+            outbox.write(_PONG)
+
+    def _refuse(self, error: ConnectionRefused) -> None:
+        assert self.outbox
+        self.outbox.write(Batch([frames.error_frame(error)]))
+        self.outbox.close(error.close_code)
+
+    def _give_up(self) -> None:
+        self._given_up = True
+        if self._task:
+            self._task.cancel()
+
+
+def _size(data: str | bytes) -> int:
+    return len(data.encode() if isinstance(data, str) else data)

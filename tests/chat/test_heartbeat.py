@@ -1,0 +1,135 @@
+"""The heartbeat, on a clock of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from app.chat.heartbeat import Heartbeat
+from app.chat.registry import Connection, ConnectionRegistry
+from app.exceptions import CloseCode
+from tests.support.fakes import Clock, FakeOutbox, add
+
+pytestmark = pytest.mark.anyio
+
+
+class Ended(Exception):
+    """The time that a test looks at is over."""
+
+
+class Pinged(FakeOutbox):
+    """Notes when it was pinged and closed, in seconds since the start."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.pings: list[float] = []
+        self.ended: float | None = None
+
+    def write(self, batch: object) -> None:
+        self.pings.append(round(self.clock.now - 1000, 3))
+
+    def close(self, code: CloseCode) -> None:
+        if self.ended is None:
+            self.code, self.ended = code, round(self.clock.now - 1000, 3)
+
+
+class Room:
+    """One silent client and one that answers every beat, and a clock that sleeping moves."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.registry = ConnectionRegistry(10, clock=self.clock)
+        self.silent, self.talkative = self.join("silent")[1], self.join("talkative")[1]
+
+    def join(self, name: str) -> tuple[Connection, Pinged]:
+        connection, outbox = add(self.registry, name), Pinged(self.clock)
+        self.registry.open(connection, outbox)
+        return connection, outbox
+
+    async def beat(
+        self, interval: float, timeout: float, until: float, stall: Callable[[float], float] = lambda _: 0.0
+    ) -> None:
+        """Runs the heartbeat for `until` seconds; `stall` adds to a sleep that begins at a given second."""
+
+        async def sleep(seconds: float) -> None:
+            self.clock.now += seconds + stall(self.clock.now - 1000)
+            if self.clock.now - 1000 > until + 1e-6:
+                raise Ended
+            for connection, outbox in self.registry.outboxes():
+                if outbox is self.talkative:
+                    connection.heard = self.clock.now
+
+        with pytest.raises(Ended):
+            await Heartbeat(self.registry, interval, timeout, sleep).run()
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()
+
+
+@pytest.mark.parametrize(
+    ("interval", "timeout"), [(30.0, 60.0), (10.0, 100.0), (1.0, 60.0), (20.0, 60.0), (30.0, 45.0)]
+)
+async def test_everybody_is_pinged_each_interval(room: Room, interval: float, timeout: float) -> None:
+    await room.beat(interval, timeout, until=3 * interval)
+    assert room.talkative.pings == pytest.approx([interval, 2 * interval, 3 * interval], abs=0.01)
+
+
+@pytest.mark.parametrize(("interval", "timeout"), [(30.0, 60.0), (10.0, 100.0), (1.0, 60.0), (20.0, 60.0)])
+async def test_silent_client_is_closed_at_its_timeout_and_the_talkative_kept(
+    room: Room, interval: float, timeout: float
+) -> None:
+    await room.beat(interval, timeout, until=2 * timeout)
+    assert room.silent.code is CloseCode.SILENT
+    assert room.silent.ended is not None
+    assert timeout <= room.silent.ended <= timeout * 1.11
+    assert room.talkative.code is None
+
+
+async def test_client_that_falls_silent_later_is_closed_counted_from_then(room: Room) -> None:
+    late, outbox = room.join("late")
+    late.heard = 1000 + 45
+    await room.beat(30, 60, until=200)
+    assert outbox.ended is not None
+    assert 105 <= outbox.ended <= 112
+
+
+async def test_stall_gives_everybody_an_interval_before_anyone_is_closed(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A laptop that slept for an hour: the silent get 30 s from then on, and not a minute."""
+    with caplog.at_level(logging.WARNING, "app"):
+        await room.beat(30, 60, until=3700, stall=lambda second: 3600 if round(second) == 12 else 0)
+    assert room.silent.ended is not None
+    assert 3618 + 30 <= room.silent.ended <= 3618 + 37
+    assert room.talkative.code is None
+    assert len(caplog.records) == 1
+
+
+async def test_stall_does_not_shorten_what_a_client_had(room: Room) -> None:
+    """Who was heard right before a short stall keeps its time."""
+    late, outbox = room.join("late")
+    late.heard = 1000 + 12
+    await room.beat(5, 60, until=200, stall=lambda second: 10 if round(second) == 10 else 0)
+    assert outbox.ended is not None
+    assert outbox.ended > 72
+
+
+async def test_short_delays_are_no_stall(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    await room.beat(30, 60, until=100, stall=lambda _: 1.0)
+    assert room.silent.ended is not None
+    assert room.silent.ended <= 68
+    assert not caplog.records
+
+
+async def test_heartbeat_ends_when_cancelled(room: Room) -> None:
+    beating = asyncio.create_task(Heartbeat(room.registry, 30, 60).run())
+    await asyncio.sleep(0)
+    beating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await beating

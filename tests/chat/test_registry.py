@@ -1,0 +1,147 @@
+"""Connections: capacity, and a fan-out in which people come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from app.chat.registry import Connection, ConnectionRegistry
+from app.engines.presence import Session
+from app.exceptions import ServerFull, TooManyConnections
+from app.wire.prepared import Batch
+from tests.support.fakes import Clock, FakeOutbox, add
+
+BATCH = Batch([b'{"type":"ping"}'])
+
+
+class SlowOutbox(FakeOutbox):
+    """Takes time to be written to, and does something meanwhile."""
+
+    def __init__(self, clock: Clock, seconds: float, meanwhile: Callable[[], object] = lambda: None) -> None:
+        super().__init__()
+        self.clock = clock
+        self.seconds = seconds
+        self.meanwhile = meanwhile
+
+    def write(self, batch: Batch) -> None:
+        super().write(batch)
+        self.clock.now += self.seconds
+        self.meanwhile()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def registry(clock: Clock) -> ConnectionRegistry:
+    return ConnectionRegistry(3, clock=clock)
+
+
+def fill(registry: ConnectionRegistry, count: int, clock: Clock, seconds: float = 0.0) -> list[FakeOutbox]:
+    outboxes: list[FakeOutbox] = []
+    for number in range(count):
+        outboxes.append(SlowOutbox(clock, seconds))
+        registry.open(add(registry, f"user{number}"), outboxes[-1])
+    return outboxes
+
+
+def test_capacity_is_exact(registry: ConnectionRegistry) -> None:
+    for name in ("ada", "ada", "bob"):
+        add(registry, name)
+    with pytest.raises(ServerFull):
+        add(registry, "ada")
+    assert len(registry) == 3
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_slot_is_given_back_exactly_once(registry: ConnectionRegistry, opened: bool) -> None:
+    stays, goes = add(registry, "ada"), add(registry, "ada")
+    if opened:
+        registry.open(goes, FakeOutbox())
+    registry.remove(goes)
+    registry.remove(goes)
+    assert (len(registry), stays in registry, goes in registry) == (1, True, False)
+    assert registry.outboxes() == []
+
+
+def test_connection_was_heard_when_it_came(registry: ConnectionRegistry, clock: Clock) -> None:
+    clock.now = 1234.5
+    assert add(registry, "ada").heard == 1234.5
+
+
+def test_broadcast_reaches_all_that_are_open(registry: ConnectionRegistry) -> None:
+    connections: list[Connection] = [add(registry, name) for name in ("ada", "bob", "eve")]
+    outboxes = [FakeOutbox(), FakeOutbox()]
+    for connection, outbox in zip(connections, outboxes, strict=False):
+        registry.open(connection, outbox)
+    assert list(registry.broadcast(BATCH)) == []
+    assert [len(outbox.frames) for outbox in outboxes] == [1, 1]
+
+
+def test_newcomer_in_the_middle_of_a_broadcast_is_not_written_to(clock: Clock) -> None:
+    registry = ConnectionRegistry(1000, clock=clock)
+    fill(registry, 64, clock, seconds=1.0)
+    late = FakeOutbox()
+    for _ in registry.broadcast(BATCH):
+        registry.open(add(registry, "late"), late)
+    assert late.frames == []
+    assert len(registry) == 65
+
+
+def test_leaver_in_the_middle_of_a_broadcast_disturbs_nobody(clock: Clock) -> None:
+    registry = ConnectionRegistry(1000, clock=clock)
+    outboxes = fill(registry, 100, clock, seconds=1.0)
+    for _ in registry.broadcast(BATCH):
+        for connection, _outbox in registry.outboxes()[::2]:
+            registry.remove(connection)
+    assert all(outbox.frames for outbox in outboxes[1::2])
+
+
+def test_leaver_while_another_is_written_to_disturbs_nobody(clock: Clock) -> None:
+    registry = ConnectionRegistry(10, clock=clock)
+    outboxes: list[FakeOutbox] = []
+    for name in ("ada", "bob", "eve"):
+        connection = add(registry, name)
+        outboxes.append(SlowOutbox(clock, 0, lambda gone=connection: registry.remove(gone)))  # type: ignore[misc] # no type for a default
+        registry.open(connection, outboxes[-1])
+    list(registry.broadcast(BATCH))
+    assert [len(outbox.frames) for outbox in outboxes] == [1, 1, 1]
+    assert len(registry) == 0
+
+
+@pytest.mark.parametrize(("seconds", "turns"), [(0.0, 0), (1.0, 4), (0.00005, 1)])
+def test_slow_fan_out_gives_the_event_loop_its_turn(clock: Clock, seconds: float, turns: int) -> None:
+    registry = ConnectionRegistry(1000, clock=clock)
+    fill(registry, 200, clock, seconds)
+    assert len(list(registry.broadcast(BATCH))) == turns
+
+
+def test_time_between_turns_does_not_count(clock: Clock) -> None:
+    registry = ConnectionRegistry(1000, clock=clock)
+    fill(registry, 256, clock, seconds=0.00003)  # 64 take 2 ms, and a turn is due after 4
+    turns = 0
+    for _ in registry.broadcast(BATCH):
+        turns += 1
+        clock.now += 60
+    assert turns == 1
+
+
+def test_capacity_of_an_address_is_exact_and_given_back(clock: Clock) -> None:
+    registry = ConnectionRegistry(10, 2, clock)
+    held = []
+    for name in ("ada", "bob"):
+        registry.check_capacity("1.2.3.4")
+        held.append(registry.add(Session(name, "a"), "1.2.3.4"))
+    with pytest.raises(TooManyConnections):
+        registry.check_capacity("1.2.3.4")
+    registry.check_capacity("5.6.7.8")
+    registry.check_capacity(None)
+    registry.remove(held[0])
+    registry.remove(held[0])
+    registry.check_capacity("1.2.3.4")
+    registry.add(Session("eve", "a"), "1.2.3.4")
+    with pytest.raises(TooManyConnections):
+        registry.check_capacity("1.2.3.4")

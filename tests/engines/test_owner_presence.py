@@ -1,0 +1,25 @@
+"""Whether the owner is here, over several workers, when others come and go at the same moment."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.engines.redis.client import RedisRoom
+
+pytestmark = pytest.mark.anyio
+
+SETTINGS = (9000, 5000, 60_000, 50, "owner")
+
+
+async def test_owner_who_leaves_as_a_visitor_returns_is_told_to_the_other_workers(redis_url: str) -> None:
+    """The number of users stays, and nobody is announced: a visitor returns within a moment."""
+    room = RedisRoom(redis_url)
+    try:
+        ada, owner = (["claim", name, name, "a", True, ""] for name in ("ada", "owner"))
+        await room.presence("one", [["begin"], ada, owner, ["release", "ada"]], 1, 0, SETTINGS)
+        version = (await room.presence("two", [["begin"]], 1, 0, SETTINGS))[0]
+        await room.presence("one", [["release", "owner"], ada], 2, version, SETTINGS)
+        told = (await room.presence("two", [], 2, version, SETTINGS))[:3]
+        assert (told[0] > version, told[1:]) == (True, (1, False))
+    finally:
+        await room.close()
