@@ -106,6 +106,11 @@ class Announcer:
             self._farewell.cancel()
         self._farewell = tasks.spawn(self.send_away(spread), "farewell")
 
+    def send_away_now(self) -> None:
+        """The same at once: nobody who is here hears anything after it."""
+        for _, outbox in self._registry.outboxes():
+            outbox.close(CloseCode.RESTART)
+
     def _dismiss(self, whom: Callable[[Connection], bool], why: ChatError, code: CloseCode) -> None:
         for connection, outbox in self._registry.outboxes():
             if whom(connection):

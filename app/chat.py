@@ -48,12 +48,11 @@ class Chat:
         self.draining = False
         self.admission: Admission  # from `start` on, as is what follows from the store's secret
         self._history: History
-        self._started = False
+        self._epoch = ""  # of the room that all who are here know
 
     async def start(self) -> None:
         """Opens the engine, which tells the past first. Raises StoreError."""
         await self._engine.start(self)
-        self._started = True
         await self.announcer.start()
         self._notifier.start()
 
@@ -216,7 +215,7 @@ class Chat:
         self.announcer.obey(rules, self.admission.is_banned)
 
     def renew(self, past: Sequence[Message], hidden: Sequence[Hiding]) -> None:
-        """The store was opened, or is another one now: then whoever knows the other one is sent back to the door."""
+        """As Listener has it. All who are here are sent back to the door: what they know is not the room any more."""
         settings, engine = self._settings, self._engine
         keep = max(settings.history_limit, settings.recovery_limit)
         self._history = History(keep, settings.history_limit, settings.recovery_limit, settings.ws_send_buffer // 2)
@@ -224,12 +223,16 @@ class Chat:
         self._history.add((message, frames.encode_data(message)) for message in past)
         self._history.hide(hidden)
         self._history.seq = engine.seq
-        if not self._started or self.admission.secret != engine.secret:
+        if not self._epoch or self.admission.secret != engine.secret:
             self.admission = Admission(settings, self._registry, engine.secret)
         self._obey()
-        if self._started:
+        if self._epoch:
             self._roster.renew()
-            self.announcer.send_away_soon(settings.shutdown_spread)
+            if engine.epoch == self._epoch:  # a client that heard what comes next could recover without what is missing
+                self.announcer.send_away_now()
+            else:
+                self.announcer.send_away_soon(settings.shutdown_spread)
+        self._epoch = engine.epoch
 
     def trouble(self) -> None:
         """Tells everybody that nothing new arrives for now."""

@@ -19,7 +19,7 @@ from app.chat import Chat
 from app.config import Settings
 from app.credentials import Handshake
 from app.engines import open_engine
-from app.exceptions import ChatError, InvalidUsername, MessageTooLong, Unavailable
+from app.exceptions import ChatError, CloseCode, InvalidUsername, MessageTooLong, Unavailable
 from app.incoming import Post
 from app.log import LineFormatter
 from app.outbox import QueueOutbox
@@ -27,6 +27,7 @@ from app.registry import Connection, ConnectionRegistry
 from app.roster import Roster
 from tests.conftest import UNLIMITED
 from tests.fakes import FakeOutbox, at_once
+from tests.running import until
 
 pytestmark = pytest.mark.anyio
 
@@ -504,3 +505,22 @@ async def test_post_over_http_that_is_never_answered_is_given_up(room: Open, mon
             await here.chat.post_as_owner("Hello", None)
     message, new = await here.chat.post_as_owner("Hello", None)
     assert (message.seq, new, here.chat._posting) == (1, True, {})
+
+
+async def test_room_that_lost_what_was_not_told_yet_is_left_before_anything_else_is_told(room: Open) -> None:
+    """Else a client could recover from there, without what is missing."""
+    one = await room(shutdown_spread=1)
+    members = [one.join(f"member{number}") for number in range(10)]
+    one.chat.renew([], [])
+    await one.fill(1)
+    assert [(member.outbox.code, member.seqs) for member in members] == [(CloseCode.RESTART, [])] * 10
+
+
+async def test_room_with_another_epoch_is_left_by_one_after_the_other(room: Open) -> None:
+    one = await room(shutdown_spread=0.1)
+    members = [one.join(f"member{number}") for number in range(10)]
+    one.engine.epoch = "another"
+    one.chat.renew([], [])
+    await asyncio.sleep(0)
+    assert [member.outbox.code for member in members].count(None) > 1
+    await until(lambda: all(member.outbox.code is CloseCode.RESTART for member in members))
