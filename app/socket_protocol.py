@@ -61,7 +61,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """Writes a close frame after what waits, and cuts off a peer that does not read up to it."""
         if self.close_sent or self.transport.is_closing() or self.conn.state is not State.OPEN:
             return
-        self.deaf = self.deaf or code == CloseCode.FLOOD
+        if code == CloseCode.FLOOD:
+            self.deaf, self.unparsed = True, b""
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
@@ -91,7 +92,9 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """See `pause_writing`."""
 
     def data_received(self, data: bytes) -> None:
-        """Keeps what came until the app has dealt with what came before it."""
+        """Keeps what came until the app has dealt with what came before it. After a flood, drops it."""
+        if self.deaf:
+            return
         self.unparsed += data
         self.parse()
 
