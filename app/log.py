@@ -39,11 +39,17 @@ class AccessFilter(logging.Filter):
         return not _only_repeats(record) or logging.getLogger("app").isEnabledFor(logging.DEBUG)
 
 
+REPEATED = ("connection open", "connection closed", "ASGI callable returned without completing handshake.")
+
+
 def _only_repeats(record: logging.LogRecord) -> bool:
-    """The uptime monitor's polling, and what `User connected` and `User disconnected` say as well."""
+    """The uptime monitor's polling, what `User connected` and `User disconnected` say as well, and refused handshakes.
+
+    Of these, and of clients that go before they are answered, uvicorn says that the app did not complete the handshake.
+    """
     path = record.args[2:3] if record.name == "uvicorn.access" and isinstance(record.args, tuple) else ()
     polled = path in (("/health",), ("/ready",))
-    return polled or "WebSocket %s" in str(record.msg) or record.msg in ("connection open", "connection closed")
+    return polled or "WebSocket %s" in str(record.msg) or record.msg in REPEATED
 
 
 def _without_query(arg: object) -> object:

@@ -144,7 +144,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_parser_exception(self) -> None:
         """A frame that breaks the protocol or the size limit."""
-        super().handle_parser_exception()
+        if self.conn.close_sent:  # else the connection had ended before, and uvicorn would fail to say so once more
+            super().handle_parser_exception()
         self.cut_off_later()
 
     def send_receive_event_to_app(self) -> None:

@@ -218,3 +218,30 @@ async def test_neither_compression_nor_the_software_is_offered(start: Start) -> 
         assert "Sec-WebSocket-Extensions" not in ada.socket.response.headers
         assert "Server" not in ada.socket.response.headers
     assert "?" not in server.log()
+
+
+OWNER_TOKEN = "t" * 32
+UPGRADE = HANDSHAKE.format(username="eve").encode()
+CLOSE = b"\x88\x82\x00\x00\x00\x00\x03\xe8"
+BAD_OPCODE = b"\x83\x80\x00\x00\x00\x00"
+BROKEN_OFF = {
+    "body": b"POST /api/messages HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\nContent-Length: 9\r\n\r\n{"
+    % OWNER_TOKEN.encode(),
+    "unknown path": UPGRADE.replace(b"/ws/chat", b"/nothing"),
+    "foreign origin": UPGRADE.replace(b"Host:", b"Origin: https://evil.example\r\nHost:"),
+    "frames after a close frame": UPGRADE + CLOSE + BAD_OPCODE + PING + CLOSE,
+    "frame of no kind": UPGRADE + BAD_OPCODE + PING,
+}
+
+
+@pytest.mark.parametrize("sent", BROKEN_OFF.values(), ids=BROKEN_OFF.keys())
+async def test_what_a_client_breaks_is_no_error_in_the_log(start: Start, sent: bytes) -> None:
+    server = start(OWNER_TOKEN=OWNER_TOKEN)
+    files = open_files(server)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer:
+        peer.sendall(sent)
+        peer.shutdown(socket.SHUT_WR)
+        await asyncio.to_thread(drain, peer)
+    await until(lambda: open_files(server) == files)
+    server.terminate()
+    assert not [line for line in server.log().splitlines() if line.startswith(("[ERROR]", "[WARNING]", "  Traceback"))]
