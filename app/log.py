@@ -30,7 +30,7 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-# uvicorn logs these as warnings and errors, though clients cause them, so that anybody could raise an alarm. The last one
+# uvicorn logs these as warnings and errors, though clients cause them, so that anybody could raise an alarm. The last
 # follows every answer to a handshake other than 101.
 _CLIENT_FAULTS = (
     "Invalid HTTP request received.",
