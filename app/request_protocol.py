@@ -10,7 +10,8 @@ import fcntl
 import sys
 import termios
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.socket_protocol import CLOSE_TIMEOUT, SocketProtocol
 
@@ -35,6 +36,7 @@ class RequestProtocol(HttpToolsProtocol):
     minimum_rate = 1024  # bytes a second
     check_interval = 1.0  # seconds
 
+    running: RequestResponseCycle | None = None
     timer: asyncio.TimerHandle | None = None
     idle_until = stalled_until = 0.0  # on the loop's clock
     received = unsent = 0  # bytes: received since the last look, and left to send then
@@ -48,8 +50,11 @@ class RequestProtocol(HttpToolsProtocol):
         self.check()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stops the clock."""
+        """Stops the clock, and tells the app, which would write to a closed transport."""
         self.stop_checking()
+        if self.running:  # uvicorn tells the newest request alone, whose app may not have started
+            self.running.disconnected = True
+            self.running.message_event.set()
         super().connection_lost(exc)
 
     def check(self) -> None:
@@ -122,10 +127,22 @@ class RequestProtocol(HttpToolsProtocol):
         self.transport.close()
         self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Remembers which of several pipelined requests is being answered."""
+        self.running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Upgrades, unless an earlier request is not answered, or the connection ends."""
+        if not self.awaits_request():
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            super().handle_websocket_upgrade()
+
     def forget_request(self) -> None:
         """After the upgrade to WebSocket: parser and protocol refer to each other, and would stay for a while."""
         self.stop_checking()
-        self.parser = self.scope = self.headers = None  # type: ignore[assignment] # never looked at again
+        self.parser = self.scope = self.headers = self.running = None  # type: ignore[assignment] # never looked at again
 
     def on_headers_complete(self) -> None:
         """Starts the app, which reads the body. Ends a peer that has sent too many requests at once."""

@@ -98,6 +98,10 @@ REQUESTS = {
         request("GET /openapi.json HTTP/1.1") * 30,
         request("HEAD /health HTTP/1.1") + b"junk",
         request("GET /health HTTP/1.1", "Connection: close") * 2,
+        request("GET /api/messages HTTP/1.1", OWNERS) * 3,
+        request("GET /api/messages HTTP/1.1", OWNERS) + handshake(),
+        request("GET /health HTTP/1.1", "Connection: close") + handshake(),
+        b"\0" + handshake(),
     ],
 }
 HANDSHAKES = {
