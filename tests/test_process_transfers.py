@@ -21,12 +21,14 @@ STALL_TIMEOUT = 1.0
 PAUSE = 0.02  # seconds between two pieces of a slow transfer
 
 
-def start_full(start: Start) -> RunningServer:
+async def start_full(start: Start) -> RunningServer:
     """A server whose messages are 5.6 MB as JSON, more than the kernel takes at once."""
     server = start("impatient", ENGINE_URL="memory://", OWNER_TOKEN=TOKEN, MAX_MESSAGE_LENGTH="10000")
+    files = server.open_files()
     with httpx2.Client(headers={"Authorization": f"Bearer {TOKEN}"}) as owner:
         for _ in range(70):
             owner.post(f"http://127.0.0.1:{server.port}/api/messages", json={"content": "🦀" * 10_000})
+    await until(lambda: server.open_files() == files)
     return server
 
 
@@ -52,7 +54,7 @@ async def read_slowly(peer: socket.socket, size: int) -> int:
 
 @pytest.mark.parametrize("half_closed", [False, True])
 async def test_an_answer_that_is_read_slowly_arrives_whole(start: Start, half_closed: bool) -> None:
-    server = start_full(start)
+    server = await start_full(start)
     began = time.monotonic()
     with ask(server, f"GET /api/messages HTTP/1.1\r\n{HEADERS}\r\n") as peer:
         first = await asyncio.to_thread(peer.recv, 4096)
@@ -69,7 +71,7 @@ async def test_an_answer_that_is_read_slowly_arrives_whole(start: Start, half_cl
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
 async def test_an_answer_that_nobody_reads_ends(start: Start, connection: str) -> None:
-    server = start_full(start)
+    server = await start_full(start)
     files, began = server.open_files(), time.monotonic()
     with ask(server, f"GET /api/messages HTTP/1.1\r\n{HEADERS}Connection: {connection}\r\n\r\n"):
         await until(lambda: server.open_files() == files + 1)
