@@ -30,26 +30,34 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+# uvicorn logs these as warnings and errors, though clients cause them, so that anybody could raise an alarm. The last
+# follows every answer to a handshake other than 101.
+_CLIENT_FAULTS = (
+    "Invalid HTTP request received.",
+    "Unsupported upgrade request.",
+    "ASGI callable returned without completing handshake.",
+)
+
+
 class AccessFilter(logging.Filter):
-    """Takes query strings out of uvicorn's lines, for they hold names. Lines that only repeat need level DEBUG."""
+    """Takes query strings out of uvicorn's lines, for they hold names. Lines that only repeat need level DEBUG.
+
+    Lines about what a client did wrong become INFO.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.msg in _CLIENT_FAULTS:
+            record.levelno, record.levelname = logging.INFO, "INFO"
         if isinstance(record.args, tuple):
             record.args = tuple(_without_query(arg) for arg in record.args)
         return not _only_repeats(record) or logging.getLogger("app").isEnabledFor(logging.DEBUG)
 
 
-REPEATED = ("connection open", "connection closed", "ASGI callable returned without completing handshake.")
-
-
 def _only_repeats(record: logging.LogRecord) -> bool:
-    """The uptime monitor's polling, what `User connected` and `User disconnected` say as well, and refused handshakes.
-
-    Of these, and of clients that go before they are answered, uvicorn says that the app did not complete the handshake.
-    """
+    """The uptime monitor's polling, and what `User connected` and `User disconnected` say as well."""
     path = record.args[2:3] if record.name == "uvicorn.access" and isinstance(record.args, tuple) else ()
     polled = path in (("/health",), ("/ready",))
-    return polled or "WebSocket %s" in str(record.msg) or record.msg in REPEATED
+    return polled or "WebSocket %s" in str(record.msg) or record.msg in ("connection open", "connection closed")
 
 
 def _without_query(arg: object) -> object:

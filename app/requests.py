@@ -100,7 +100,7 @@ async def body_of(request: Request, model: type[Model]) -> Model:
             if len(body) > MAX_BODY:
                 raise RequestTooLarge
     except ClientDisconnect:
-        raise InvalidRequest(None, "The body of the request ended early.") from None
+        raise InvalidRequest(None, "The body ends early.") from None
     try:
         return model.model_validate_json(body or b"{}")  # where all may be left out, so may the braces
     except ValidationError as error:
