@@ -24,6 +24,7 @@ WRONG_TOKENS = 5  # wrong owner tokens from one address in
 WRONG_TOKENS_WINDOW = 60.0  # seconds, after which the next must wait
 ERASURES = 5  # times that one address may delete its own messages in
 ERASURES_WINDOW = 60.0  # seconds
+FORGET_STEP = 1000  # entries of each table, some 0.5 ms
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +169,12 @@ class Admission:
         for message in messages if self.rules.slow_mode else ():
             if message.role != "owner" and not self._slow_stored.wait(message.session):
                 self._slow_stored.take(message.session)
+
+    def forget(self) -> None:
+        """Drops what is remembered of rates and can't limit anybody any more, a bounded number of entries at a call."""
+        rates = (self._messages, self._messages_by_address, self._joins, self._wrong_tokens, self._erasures)
+        for buckets in (*rates, self._slow_accepted, self._slow_stored):
+            buckets.forget(FORGET_STEP)
 
     def is_flood(self, connection: Connection, bad: bool) -> bool:
         """Counts a frame, or a bad frame once more; True when there were too many of late."""
