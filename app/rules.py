@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import Self
+from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict
 
@@ -43,10 +43,11 @@ class Rules(BaseModel):
     slow_mode: float = 0.0
     bans: dict[str, Ban] = {}
 
-    @classmethod
-    def parse(cls, text: str) -> Self:
+    @staticmethod
+    @lru_cache(maxsize=1)  # an act of the owner begins with the rules that were read last
+    def parse(text: str) -> Rules:
         """The rules that a store keeps; of a new one, none."""
-        return cls.model_validate_json(text) if text else cls()
+        return Rules.model_validate_json(text) if text else Rules()
 
     def text(self) -> str:
         """As a store keeps them. Bans that are over are left out."""

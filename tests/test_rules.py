@@ -30,6 +30,11 @@ def test_rules_are_read_as_they_were_written() -> None:
     assert Rules.parse(kept.text()) == kept
 
 
+def test_rules_that_were_read_last_are_not_read_again() -> None:
+    text = rules(Ban(username="eve")).text()
+    assert Rules.parse(text) is Rules.parse(text)
+
+
 def test_ban_that_is_over_holds_no_more_and_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     ban = Ban(username="eve", until=1000.0, session="s", mark="m")
     kept = rules(ban, Ban(username="bob"))
