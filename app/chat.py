@@ -105,7 +105,7 @@ class Chat:
         session = connection.session
         if session.refused:
             raise UsernameTaken
-        if self.admission.is_banned(session, connection.limit_key):  # since it was let in at the door
+        if self.admission.is_banned(connection):  # since it was let in at the door
             raise Banned
         history = self._history.frame(since if epoch == self._engine.epoch else None)
         outbox.write(Batch([history, self._session_frame(session), self.announcer.count_frame()]))
@@ -192,8 +192,8 @@ class Chat:
 
     async def change(self, change: Change) -> None:
         """Messages were hidden or pruned, or the owner's rules are others."""
-        if change.rules is not None:
-            self._obey()
+        if change.rules is not None and self._obey():
+            await self.announcer.remove(self.admission.is_banned)
         if change.pruned:
             self._history.prune(change.pruned)
         if change.hidden:
@@ -209,10 +209,11 @@ class Chat:
                 older = await self._engine.before(*gap)
                 self._history.fill([(message, frames.encode_data(message)) for message in older])
 
-    def _obey(self) -> None:
+    def _obey(self) -> bool:
+        """Applies the store's rules. True: their bans may concern connections that are open."""
         rules = Rules.parse(self._engine.rules)
-        self.admission.obey(rules)
-        self.announcer.obey(rules, self.admission.is_banned)
+        self.announcer.obey(rules)
+        return self.admission.obey(rules)
 
     def renew(self, past: Sequence[Message], hidden: Sequence[Hiding]) -> None:
         """As Listener has it. All who are here are sent back to the door: what they know is not the room any more."""
@@ -225,13 +226,13 @@ class Chat:
         self._history.seq = engine.seq
         if not self._epoch or self.admission.secret != engine.secret:
             self.admission = Admission(settings, self._registry, engine.secret)
+            self._registry.forget_marks()
         self._obey()
         if self._epoch:
             self._roster.renew()
-            if engine.epoch == self._epoch:  # a client that heard what comes next could recover without what is missing
-                self.announcer.send_away_now()
-            else:
-                self.announcer.send_away_soon(settings.shutdown_spread)
+            # At once in the same epoch: a client that heard what comes next could recover without what is missing.
+            spread = None if engine.epoch == self._epoch else settings.shutdown_spread
+            self.announcer.begin_anew(self.admission.is_banned, spread)
         self._epoch = engine.epoch
 
     def trouble(self) -> None:

@@ -72,8 +72,7 @@ def test_every_module_is_found_and_the_package_itself_imports_nothing() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_module_and_its_functions_are_short(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) < 250
+def test_functions_are_short(path: Path) -> None:
     long = [
         f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
         for node in ast.walk(tree_of(path))
