@@ -45,17 +45,10 @@ class Drafts:
             raise Unavailable
         self._pending.append(pending)
 
-    @property
-    def crowded(self) -> bool:
-        """Whether more wait than make one batch."""
-        return self._next() < len(self)
-
     def take(self) -> list[Pending]:
         """The next batch; empty when nothing waits."""
-        return [self._pending.popleft() for _ in range(self._next())]
-
-    def _next(self) -> int:
-        return self.fitting(pending.draft for pending in self._pending)
+        fitting = self.fitting(pending.draft for pending in self._pending)
+        return [self._pending.popleft() for _ in range(fitting)]
 
     def fitting(self, drafts: Iterable[Draft]) -> int:
         """How many of these, from the first on, make one batch."""

@@ -44,11 +44,6 @@ class Writer(ABC):
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def crowded(self) -> bool:
-        """Whether more drafts wait than the store, which works, takes next."""
-        return self.healthy and self._drafts.crowded
-
     def publish(self, draft: Draft, answer: Answer) -> None:
         """Queues a draft and returns at once. Raises Unavailable when too many wait already.
 
