@@ -27,6 +27,7 @@ from app.outbox import Outbox
 from app.registry import Connection, ConnectionRegistry
 from app.roster import Roster, Session
 from app.rules import Rules
+from app.turns import Turns
 
 POST_PATIENCE = 10.0  # seconds; the engine's own ends before, unless the room is another one now
 
@@ -44,6 +45,7 @@ class Chat:
         self._notifier = open_notifier(settings, engine)
         self.announcer = Announcer(registry, roster, settings.announce_limit, self._notifier.owner_came)
         self._composer = Composer(settings)
+        self.turns = Turns()  # for messages that may be expensive to check
         self._posting: dict[str, Answer] = {}  # over HTTP, by draft: who waits for it to be stored
         self.draining = False
         self.admission: Admission  # from `start` on, as is what follows from the store's secret

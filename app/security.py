@@ -20,7 +20,9 @@ LOOPBACK = ("127.0.0.0/8", "::1")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _USERNAME = re.compile(r"[A-Za-z0-9_-]+")
 # C0 and C1 controls but for tab and newline: invisible, and a terminal or a log would obey some of them.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]+")
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f][\x00-\x08\x0b-\x1f\x7f-\x9f]*+"
+)  # `+` alone is searched for slowly
 # Letters, marks and symbols that draw nothing (Unicode's Default_Ignorable_Code_Point outside category Cf, and the
 # blank Braille pattern).
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | frozenset(

@@ -11,7 +11,7 @@ import pytest
 APP = Path(__file__).parent.parent / "app"
 RANKS = {
     "checks": 0, "exceptions": 0, "message": 0, "log": 0, "tasks": 0, "batch": 0, "inbox": 0, "posts": 0, "rules": 0,
-    "words": 0, "metrics": 0,
+    "words": 0, "metrics": 0, "turns": 0,
     "config": 1, "frames": 1, "incoming": 1, "security": 1, "limits": 1, "credentials": 1, "client": 1, "outbox": 1,
     "engines": 1, "notices": 1,
     "roster": 2, "history": 2, "composer": 3, "pruner": 2, "webhook": 2, "responses": 2, "requests": 2, "notifier": 3,
