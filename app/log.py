@@ -30,10 +30,24 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+# uvicorn logs these as warnings and errors, though clients cause them, so that anybody could raise an alarm. The last
+# follows every answer to a handshake other than 101.
+_CLIENT_FAULTS = (
+    "Invalid HTTP request received.",
+    "Unsupported upgrade request.",
+    "ASGI callable returned without completing handshake.",
+)
+
+
 class AccessFilter(logging.Filter):
-    """Takes query strings out of uvicorn's lines, for they hold names. Lines that only repeat need level DEBUG."""
+    """Takes query strings out of uvicorn's lines, for they hold names. Lines that only repeat need level DEBUG.
+
+    Lines about what a client did wrong become INFO.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.msg in _CLIENT_FAULTS:
+            record.levelno, record.levelname = logging.INFO, "INFO"
         if isinstance(record.args, tuple):
             record.args = tuple(_without_query(arg) for arg in record.args)
         return not _only_repeats(record) or logging.getLogger("app").isEnabledFor(logging.DEBUG)

@@ -128,23 +128,29 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     log.configure(settings.level)
     if "*" in settings.cors_origins:
         logger.warning("CORS_ORIGINS=* lets pages of any site into the room, in their visitors' names")
-    heartbeat = Heartbeat(app.state.registry, settings.ws_heartbeat_interval, settings.ws_heartbeat_timeout)
+    chat: Chat = app.state.chat
+
+    def forget() -> None:
+        chat.admission.forget()  # looked up each time, because another store brings another admission
+
+    interval, timeout = settings.ws_heartbeat_interval, settings.ws_heartbeat_timeout
+    heartbeat = Heartbeat(app.state.registry, interval, timeout, on_beat=forget)
     pruner = Pruner(app.state.engine, settings.retention_days, settings.max_stored_messages)
     try:
-        await app.state.chat.start()
+        await chat.start()
         beating = tasks.spawn(heartbeat.run(), "heartbeat")
         pruning = tasks.spawn(pruner.run(), "pruner")
         if settings.notify_url:
             host = urlsplit(settings.notify_url).hostname  # all else in it is a secret
             logger.info("The owner is told of messages by %s, in the format %s", host, notice_format(settings))
-        logger.info("%s %s is ready: %d messages so far", settings.app_name, settings.app_version, app.state.chat.total)
+        logger.info("%s %s is ready: %d messages so far", settings.app_name, settings.app_version, chat.total)
         try:
             yield
         finally:
             await tasks.end(beating)
             await tasks.end(pruning)
     finally:
-        await app.state.chat.stop()
+        await chat.stop()
 
 
 class StartupFaults:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import html
 from html.parser import HTMLParser
 
+import bleach
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import security
 from app.exceptions import BlockedContent, EmptyMessage, InvalidUsername, MessageTooLong
-from app.security import check_username, clean_text, escape
+from app.security import BLEACH_ALWAYS, check_username, clean_text, escape
 
 EVERYDAY = [
     "Hello",
@@ -338,3 +340,80 @@ def test_cleaning_is_done_once_and_for_all(typed: str) -> None:
 def test_nothing_before_it_hides_markup_that_runs(before: str, attack: str) -> None:
     with pytest.raises(BlockedContent):
         clean_text(before + attack, 10_000, block_markup=True)
+
+
+@pytest.fixture
+def bleached(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What bleach is given."""
+    given_to: list[str] = []
+    clean = security._cleaner.clean
+
+    def spy(text: str) -> str:
+        given_to.append(text)
+        return clean(text)
+
+    monkeypatch.setattr(security._cleaner, "clean", spy)
+    return given_to
+
+
+@given(texts, st.integers(1, 60))
+def test_escaped_text_is_what_bleach_makes_of_it(typed: str, times: int) -> None:
+    try:
+        text = clean_text(typed * times, 100_000, block_markup=False)
+    except EmptyMessage:
+        return
+    assert escape(text) == bleach.clean(html.escape(text, quote=False), tags=set())
+
+
+@pytest.mark.parametrize("text", ["AT&T", "a < b", "a > b", "<b>bold</b>", "&amp;"])
+def test_everyday_text_with_an_entity_goes_to_bleach(text: str, bleached: list[str]) -> None:
+    escape(text)
+    assert bleached == [html.escape(text, quote=False)]
+
+
+@pytest.mark.parametrize("text", ["hello", "x" * 10_000, "&" * 10_000, "<>" * 5000, "&amp;" * 2000, "<a b='" * 1500])
+def test_long_or_plain_text_that_bleach_could_not_change_does_not_go_there(text: str, bleached: list[str]) -> None:
+    escape(text)
+    assert bleached == []
+
+
+@pytest.mark.parametrize("length", [0, BLEACH_ALWAYS, 10_000])
+@pytest.mark.parametrize("markup", [*ELEMENTS, *HANDLERS, *URLS, "a & b", "&lt", "&copy;", "&#60;b&#62;", "a > b"])
+def test_bleach_cleans_what_escaping_leaves(monkeypatch: pytest.MonkeyPatch, markup: str, length: int) -> None:
+    """The second layer alone: no text is so long that it would be left out."""
+    monkeypatch.setattr("html.escape", lambda text, quote: text)
+    cleaned = escape("x" * length + markup)
+    assert cleaned == bleach.clean("x" * length + markup, tags=set())
+    assert not set("<>") & set(cleaned)
+
+
+@pytest.mark.parametrize(
+    "repeated", ["<a", "<a ", "<a/", "b ", "b/", "a=b ", "b=''", "to=&a ", "\n'", '<a b="', "<a b='\""]
+)
+def test_looking_for_markup_takes_a_time_that_grows_with_the_length_alone(
+    monkeypatch: pytest.MonkeyPatch, repeated: str
+) -> None:
+    looked_at: list[int] = []
+
+    class Counting:
+        def match(self, text: str, position: int) -> object:
+            looked_at.append(position)
+            return attribute.match(text, position)
+
+    attribute = security._ATTRIBUTE
+    monkeypatch.setattr(security, "_ATTRIBUTE", Counting())
+    text = "<a " + repeated * (10_000 // len(repeated))
+    assert not security.runs(text)
+    assert len(looked_at) <= len(text) / 2 + 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("\x00" * 65_000 + "x", "x"),
+        ("\r" * 65_000 + "x", "\n" * 65_000 + "x"),
+        ("\r\n" * 30_000 + "x", "\n" * 30_000 + "x"),
+    ],
+)
+def test_long_text_is_measured_without_what_is_removed(typed: str, kept: str) -> None:
+    assert clean_text(typed, len(kept), True) == kept

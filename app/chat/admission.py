@@ -11,19 +11,20 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from app import security
-from app.chat.credentials import OWNER_SESSION, SESSION_PREFIX, Credentials, Handshake
-from app.chat.limits import Buckets
-from app.chat.registry import Connection, ConnectionRegistry
-from app.chat.rules import Rules
 from app.config import Settings
-from app.engines.presence import Session
+from app.chat.credentials import OWNER_SESSION, SESSION_PREFIX, Credentials, Handshake
 from app.exceptions import Banned, Forbidden, InvalidToken, Paused, RateLimited, SlowMode, Unauthorized
+from app.chat.limits import Buckets
 from app.message import Message
+from app.chat.registry import Connection, ConnectionRegistry
+from app.engines.presence import Session
+from app.chat.rules import BanIndex, Rules
 
 WRONG_TOKENS = 5  # wrong owner tokens from one address in
 WRONG_TOKENS_WINDOW = 60.0  # seconds, after which the next must wait
 ERASURES = 5  # times that one address may delete its own messages in
 ERASURES_WINDOW = 60.0  # seconds
+FORGET_STEP = 1000  # entries of each table, some 0.5 ms
 
 logger = logging.getLogger(__name__)
 
@@ -46,15 +47,17 @@ class Admission:
         self._joins = Buckets(settings.rate_limit_joins, window, clock)
         self._wrong_tokens = Buckets(WRONG_TOKENS, WRONG_TOKENS_WINDOW, clock)
         self._erasures = Buckets(ERASURES, ERASURES_WINDOW, clock)
-        self.rules = Rules()
+        self.rules, self._bans = Rules(), BanIndex({})
         self._slow_accepted, self._slow_stored = Buckets(0, 0.0, clock), Buckets(0, 0.0, clock)
 
-    def obey(self, rules: Rules) -> None:
-        """From now on these are the owner's rules."""
+    def obey(self, rules: Rules) -> bool:
+        """From now on these are the owner's rules. True: their bans may concern connections that are open."""
         if rules.slow_mode != self.rules.slow_mode:  # else who has to wait goes on waiting
             limit, window, clock = int(rules.slow_mode > 0), rules.slow_mode, self._registry.clock
             self._slow_accepted, self._slow_stored = Buckets(limit, window, clock), Buckets(limit, window, clock)
+        before, self._bans = self._bans, BanIndex(rules.bans)
         self.rules = rules
+        return self._bans.extends(before)
 
     def check(self, handshake: Handshake) -> Session:
         """The session that a newcomer asks for. Raises ConnectionRefused.
@@ -77,16 +80,19 @@ class Admission:
         session = self._credentials.session_of(bearer, name) or str(uuid.uuid4())
         newcomer = Session(name, handshake.address, session, handshake.provable, limit_key=handshake.limit_key)
         known = self._credentials.session_of(bearer)  # also one that had another name
-        if self._refuses(name, known or session, handshake.limit_key):
+        mark = self.mark(handshake.limit_key) if self._bans.has_marks else None
+        if self._bans.refuses(name, known or session, mark):
             raise Banned
         return newcomer
 
-    def is_banned(self, session: Session, limit_key: str | None) -> bool:
-        """Whether a session is kept out, or who comes from this address. (The owner never is.)"""
-        return session.role != "owner" and self._refuses(session.username, session.id, limit_key)
-
-    def _refuses(self, username: str, session: str, limit_key: str | None) -> bool:
-        return bool(self.rules.bans) and self.rules.refuse(username, session, self.mark(limit_key))
+    def is_banned(self, connection: Connection) -> bool:
+        """Whether the user of a connection is banned, or its address. (The owner never is.)"""
+        session = connection.session
+        if session.role == "owner":
+            return False
+        if self._bans.has_marks and connection.mark is None:
+            connection.mark = self.mark(connection.limit_key)
+        return self._bans.refuses(session.username, session.id, connection.mark)
 
     def _refuse_token(self, handshake: Handshake, error: InvalidToken) -> NoReturn:
         key = handshake.limit_key or handshake.address
@@ -163,6 +169,12 @@ class Admission:
         for message in messages if self.rules.slow_mode else ():
             if message.role != "owner" and not self._slow_stored.wait(message.session):
                 self._slow_stored.take(message.session)
+
+    def forget(self) -> None:
+        """Drops what is remembered of rates and can't limit anybody any more, a bounded number of entries at a call."""
+        rates = (self._messages, self._messages_by_address, self._joins, self._wrong_tokens, self._erasures)
+        for buckets in (*rates, self._slow_accepted, self._slow_stored):
+            buckets.forget(FORGET_STEP)
 
     def is_flood(self, connection: Connection, bad: bool) -> bool:
         """Counts a frame, or a bad frame once more; True when there were too many of late."""

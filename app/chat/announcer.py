@@ -11,15 +11,17 @@ import uuid
 from collections.abc import Callable
 
 from app import metrics, tasks
-from app.chat.registry import Connection, ConnectionRegistry
-from app.chat.rules import Rules
-from app.engines.presence import Event, Roster, Session
-from app.exceptions import Banned, ChatError, CloseCode, UsernameTaken
 from app.wire import frames
 from app.wire.prepared import Batch
+from app.exceptions import Banned, ChatError, CloseCode, UsernameTaken
+from app.wire.sender import Outbox
+from app.chat.registry import Connection, ConnectionRegistry
+from app.engines.presence import Event, Roster, Session
+from app.chat.rules import Rules
 
 DELAY = 0.25  # seconds within which changes are joined
 FAREWELL_STEP = 0.02  # seconds
+REMOVAL_STEP = 0.001  # seconds after which the event loop is given back; fan-outs may have a share of the same turn
 
 
 class Announcer:
@@ -81,15 +83,29 @@ class Announcer:
 
     def evict(self, session: Session) -> None:
         """Ends the connections of a session whose name turned out to be another's, after an outage of the store."""
-        self._dismiss(lambda connection: connection.session is session, UsernameTaken(), UsernameTaken.close_code)
+        for connection, outbox in self._registry.outboxes():
+            if connection.session is session:
+                _dismiss(outbox, UsernameTaken(), UsernameTaken.close_code)
 
-    def obey(self, rules: Rules, is_banned: Callable[[Session, str | None], bool]) -> None:
-        """The owner's rules are others: tells everybody soon, and ends the connections of who is banned now."""
+    def obey(self, rules: Rules) -> None:
+        """The owner's rules are others, which everybody is told soon."""
         if (rules.paused, rules.slow_mode) != (self._rules.paused, self._rules.slow_mode):
             self._room_changed = True
             self._changed.set()
         self._rules = rules
-        self._dismiss(lambda one: is_banned(one.session, one.limit_key), Banned(), CloseCode.REMOVED)
+
+    async def remove(self, is_banned: Callable[[Connection], bool]) -> None:
+        """Ends the connections of all who are banned.
+
+        Connections that open meanwhile are not looked at: each is checked when it joins.
+        """
+        began = self._registry.clock()
+        for connection, outbox in self._registry.outboxes():
+            if is_banned(connection):
+                _dismiss(outbox, Banned(), CloseCode.REMOVED)
+            if self._registry.clock() - began > REMOVAL_STEP:
+                await asyncio.sleep(0)
+                began = self._registry.clock()
 
     async def send_away(self, spread: float) -> None:
         """Tells everybody to come back (1012), over `spread` seconds."""
@@ -101,17 +117,25 @@ class Announcer:
                 outboxes.pop().close(CloseCode.RESTART)
             await asyncio.sleep(FAREWELL_STEP if outboxes else 0)
 
-    def send_away_soon(self, spread: float) -> None:
-        """The same, without waiting for it."""
+    def begin_anew(self, is_banned: Callable[[Connection], bool], spread: float | None) -> None:
+        """The store is another one now: removes all who are banned in it, and sends the others away. Does not wait.
+
+        `spread`: seconds, None for at once, so that nobody who is here hears anything more.
+        """
+        if spread is None:
+            for connection, outbox in self._registry.outboxes():
+                if is_banned(connection):
+                    _dismiss(outbox, Banned(), CloseCode.REMOVED)
+                outbox.close(CloseCode.RESTART)
+            return
+
+        async def run(spread: float) -> None:
+            await self.remove(is_banned)
+            await self.send_away(spread)
+
         if self._farewell:
             self._farewell.cancel()
-        self._farewell = tasks.spawn(self.send_away(spread), "farewell")
-
-    def _dismiss(self, whom: Callable[[Connection], bool], why: ChatError, code: CloseCode) -> None:
-        for connection, outbox in self._registry.outboxes():
-            if whom(connection):
-                outbox.write(Batch([frames.error_frame(why)]))
-                outbox.close(code)
+        self._farewell = tasks.spawn(run(spread), "farewell")
 
     async def _tell(self) -> None:
         while True:
@@ -135,3 +159,8 @@ class Announcer:
         return frames.RoomData(
             paused=self._rules.paused, slow_mode=self._rules.slow_mode, owner_online=self._roster.owner_online
         )
+
+
+def _dismiss(outbox: Outbox, why: ChatError, code: CloseCode) -> None:
+    outbox.write(Batch([frames.error_frame(why)]))
+    outbox.close(code)

@@ -1,25 +1,37 @@
-"""Finds listed words and phrases in a text, as whole words and in any language.
+"""Blocked words: whether a text holds one of them as a whole word, in any script.
 
-Knows nothing of what follows from a find. Only what Unicode itself calls the same is the same: look-alikes are not.
+What Unicode itself calls the same is the same: look-alikes are not.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
 
-# What has no look of its own and belongs to no category C*: Unicode's Default_Ignorable_Code_Point (the joiner, the
-# fillers, the variation selectors), and the Arabic tatweel, which only draws a word out.
-_IGNORED = frozenset("\u034f\u0640\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | frozenset(
-    map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+# What has no look of its own: Unicode's control characters (but those that separate words) and format characters, its
+# Default_Ignorable_Code_Point (the joiner, the fillers, the variation selectors), and the Arabic tatweel, which only
+# draws a word out.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u0600-\u0605\u061c\u0640\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
+    "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 # Scripts that are written without spaces: Thai and Lao, Myanmar, Khmer, Han with its marks, Hiragana and Katakana.
 _UNSPACED = (
-    range(0x0E00, 0x0F00), range(0x1000, 0x10A0), range(0xA9E0, 0xAA00), range(0xAA60, 0xAA80), range(0x1780, 0x1800),
-    range(0x3005, 0x3008), range(0x3040, 0x3100), range(0x31F0, 0x3200), range(0x1AFF0, 0x1B170),
-    range(0x2E80, 0x2FE0), range(0x3400, 0x4DC0), range(0x4E00, 0xA000), range(0xF900, 0xFB00), range(0x20000, 0x323B0),
-)  # fmt: skip
+    "\u0e00-\u0eff\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
+    "\U0001aff0-\U0001b16f\u2e80-\u2fdf\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+)
+_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_WITH_EDGES = re.compile(f"[{_UNSPACED}\\W_]")  # all but the letters and numbers of the other scripts
+# Normalization sorts the combining marks that follow a letter, in a time that grows with the square of their number. A
+# joiner ends the sorting (as in the Stream-Safe Text Format, UAX #15, section 13). Every mark is among the characters
+# that are neither letter nor number, but for the two halfwidth ones of Katakana.
+_MARKS = re.compile("[\\W\uff9e\uff9f]{32}")
+_JOINER = "\u034f"
+# Characters that stand for whole words, of up to 18 letters each, and notes, of three marks each.
+_LIGATURES = re.compile("[\u3300-\u3357\u337b-\u337f\ufdf0-\ufdfb\U0001d15e-\U0001d164\U0001d1bb-\U0001d1c0]")
+LIGATURES_READ = 100  # in a text with more of them, none is taken for what it stands for
 _EDGE = "\0"  # stands wherever a word may begin or end; never in a folded text, which has no control characters
 _NO_EDGE = "\1"  # takes back the edge before it
 
@@ -29,51 +41,50 @@ class Words:
 
     def __init__(self, words: Sequence[str]) -> None:
         folded = dict.fromkeys(word for word in map(_fold, words) if word)
-        self._words = tuple(_EDGE + _with_edges(word).strip(_EDGE) + _EDGE for word in folded)
+        marked = [_with_edges(word).strip(_EDGE) for word in folded]
+        self._words = frozenset(word for word in marked if _EDGE not in word)
+        self._phrases = [(_EDGE + word + _EDGE, frozenset(word.split(_EDGE))) for word in marked if _EDGE in word]
         self._dotless = any("ı" in word for word in folded)
 
     def found_in(self, text: str) -> bool:
         """Whether the text holds one of them as a whole word.
 
-        Time is linear in the text's length, for each word that is a search for one substring.
+        Time is linear in the text's length, and hardly grows with the number of words: only phrases of which each part
+        is in the text are searched for.
         """
-        if not self._words:
+        if not (self._words or self._phrases):
             return False
         # In Turkish a capital I is the dotless one. Which language a text is in nobody knows, so both are looked for.
         return self._found(text) or (self._dotless and "I" in text and self._found(text.replace("I", "ı")))
 
     def _found(self, text: str) -> bool:
         marked = _EDGE + _with_edges(_fold(text)) + _EDGE
-        return any(word in marked for word in self._words)
+        parts = set(marked.split(_EDGE))
+        if not self._words.isdisjoint(parts):
+            return True
+        return any(needed <= parts and phrase in marked for phrase, needed in self._phrases)
 
 
 def _fold(text: str) -> str:
     """The text with one spelling for everything that counts as the same, its words separated by single spaces."""
-    hidden = [ord(char) for char in set(text) if _is_hidden(char)]
-    visible = text.translate(dict.fromkeys(hidden)) if hidden else text
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())
+    visible = _HIDDEN.sub("", text)
+    if len(_LIGATURES.findall(visible)) > LIGATURES_READ:
+        visible = _LIGATURES.sub(" ", visible)
+    bounded = _MARKS.sub(rf"\g<0>{_JOINER}", visible)
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", bounded).casefold()).replace(_JOINER, "")
     return " ".join(folded.replace("i\u0307", "i").split())  # the Turkish capital İ folds to i and a dot
 
 
 def _with_edges(text: str) -> str:
-    edged = text.translate({ord(char): _edged(char) for char in set(text)})
+    edged = text.translate({ord(char): _edged(char) for char in _WITH_EDGES.findall("".join(set(text)))})
     return edged.replace(_EDGE + _NO_EDGE, "").replace(_NO_EDGE, "")
 
 
-@lru_cache(4096)
-def _is_hidden(char: str) -> bool:
-    # Cc: control characters, of which those that separate words are space; Cf: format characters.
-    return char in _IGNORED or (unicodedata.category(char) in ("Cc", "Cf") and not char.isspace())
-
-
-@lru_cache(4096)
 def _edged(char: str) -> str:
     """The character with the edges that it has by itself, whatever stands beside it.
 
-    Letters and numbers have none. A combining mark has none before it, for it belongs to the letter there.
+    A combining mark has none before it, for it belongs to the letter there.
     """
-    unspaced = any(ord(char) in block for block in _UNSPACED)
-    kind = unicodedata.category(char)[0]
-    if kind == "M":
-        return _NO_EDGE + char + (_EDGE if unspaced else "")
-    return char if kind in "LN" and not unspaced else _EDGE + char + _EDGE
+    if unicodedata.category(char)[0] == "M":
+        return f"{_NO_EDGE}{char}{_EDGE if _IS_UNSPACED.match(char) else ''}"
+    return f"{_EDGE}{char}{_EDGE}"

@@ -23,7 +23,7 @@ class Heartbeat:
     """Pings every `interval` seconds; closes after `timeout` seconds of silence, on the registry's clock.
 
     A client that sent anything is alive. After a stall of the event loop nobody could be heard, so everybody
-    gets an interval more before anyone is closed.
+    gets an interval more before anyone is closed. `on_beat` is called at each beat, several times an interval.
     """
 
     def __init__(
@@ -32,11 +32,13 @@ class Heartbeat:
         interval: float,
         timeout: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_beat: Callable[[], object] = lambda: None,
     ) -> None:
         self._registry = registry
         self._interval = interval
         self._timeout = timeout
         self._sleep = sleep
+        self._on_beat = on_beat
         # Looking more often than pinging lets the timeout be kept to a tenth.
         self._step = min(interval, timeout / 10)
 
@@ -51,6 +53,7 @@ class Heartbeat:
             if now - expected > self._step:
                 self._forgive(now)
             self._close_silent(now)
+            self._on_beat()
             if now >= next_ping:
                 next_ping = now + self._interval
                 for _ in self._registry.broadcast(PING):

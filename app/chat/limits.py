@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 REMEMBERED = 50_000  # keys; past that the one that asked least recently is forgotten
+FORGOTTEN_AT_ONCE = 2  # keys, at each take: more than one, so that a table shrinks while it is used
 
 
 class Buckets:
@@ -20,7 +21,7 @@ class Buckets:
         self._limit = limit
         self._window = window
         self._clock = clock
-        self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()  # key: tokens taken, as of when
+        self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()  # key: tokens taken, as of when; by time
 
     def wait(self, key: str) -> float:
         """Seconds until a token is there, rounded up to milliseconds; 0.0 when one is."""
@@ -32,15 +33,27 @@ class Buckets:
     def take(self, key: str) -> None:
         """Takes a token, which `wait` has found to be there."""
         if self._limit:
-            self._spent[key] = (self._taken(key) + 1, self._clock())
-            self._spent.move_to_end(key)
+            self._set(key, self._taken(key) + 1)
+            self.forget(FORGOTTEN_AT_ONCE)
             if len(self._spent) > REMEMBERED:
                 self._spent.popitem(last=False)
 
     def give_back(self, key: str) -> None:
         """Gives a token back that was taken."""
         if key in self._spent:
-            self._spent[key] = (max(0.0, self._taken(key) - 1), self._clock())
+            self._set(key, max(0.0, self._taken(key) - 1))
+
+    def forget(self, most: int) -> None:
+        """Drops up to `most` buckets that are full again, as each one is `window` seconds after its last take."""
+        horizon = self._clock() - self._window
+        for _ in range(most):
+            if not self._spent or next(iter(self._spent.values()))[1] > horizon:
+                return
+            self._spent.popitem(last=False)
+
+    def _set(self, key: str, taken: float) -> None:
+        self._spent[key] = (taken, self._clock())
+        self._spent.move_to_end(key)
 
     def _taken(self, key: str) -> float:
         taken, since = self._spent.get(key, (0.0, 0.0))

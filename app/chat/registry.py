@@ -25,11 +25,15 @@ BREATH = 0.004  # seconds of fan-out after which the event loop is given back
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """One WebSocket. `heard` is when its client last sent anything, on the registry's clock."""
+    """One WebSocket. `heard` is when its client last sent anything, on the registry's clock.
+
+    `mark` stands for its address in bans (see Admission.mark); None until it is first needed.
+    """
 
     session: Session
     heard: float
     limit_key: str | None
+    mark: str | None = None
     frames: Window = field(default_factory=lambda: Window(FLOOD_FRAMES, FLOOD_SECONDS))
     bad_frames: Window = field(default_factory=lambda: Window(FLOOD_BAD_FRAMES, FLOOD_SECONDS))
 
@@ -86,6 +90,11 @@ class ConnectionRegistry:
                 if not self._addresses[key]:
                     del self._addresses[key]
         return self._outboxes.pop(connection, None) is not None
+
+    def forget_marks(self) -> None:
+        """The secret that marks are made with is another one now."""
+        for connection in self._slots:
+            connection.mark = None
 
     def outboxes(self) -> list[tuple[Connection, Outbox]]:
         """Every connection that is open now."""

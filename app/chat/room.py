@@ -12,22 +12,23 @@ from collections.abc import Sequence
 from functools import partial
 
 from app import metrics
+from app.wire import frames, client_frames
 from app.chat.admission import Admission
 from app.chat.announcer import Announcer
-from app.chat.credentials import OWNER_SESSION, Handshake
+from app.wire.prepared import Batch
 from app.chat.drafts import Composer
-from app.chat.history import History
-from app.chat.registry import Connection, ConnectionRegistry
-from app.chat.rules import Rules
 from app.config import Settings
+from app.chat.credentials import OWNER_SESSION, Handshake
 from app.engines import Answer, Engine
-from app.engines.presence import Roster, Session
 from app.exceptions import Banned, ChatError, StoreError, Unavailable, UsernameTaken
+from app.chat.history import History
 from app.message import Change, Draft, Hiding, Message
 from app.owner.notifier import open_notifier
-from app.wire import client_frames, frames
-from app.wire.prepared import Batch
 from app.wire.sender import Outbox
+from app.chat.registry import Connection, ConnectionRegistry
+from app.engines.presence import Roster, Session
+from app.chat.rules import Rules
+from app.chat.turns import Turns
 
 POST_PATIENCE = 10.0  # seconds; the engine's own ends before, unless the room is another one now
 
@@ -45,16 +46,16 @@ class Chat:
         self._notifier = open_notifier(settings, engine)
         self.announcer = Announcer(registry, roster, settings.announce_limit, self._notifier.owner_came)
         self._composer = Composer(settings)
+        self.turns = Turns()  # for messages that may be expensive to check
         self._posting: dict[str, Answer] = {}  # over HTTP, by draft: who waits for it to be stored
         self.draining = False
         self.admission: Admission  # from `start` on, as is what follows from the store's secret
         self._history: History
-        self._started = False
+        self._epoch = ""  # of the room that all who are here know
 
     async def start(self) -> None:
         """Opens the engine, which tells the past first. Raises StoreError."""
         await self._engine.start(self)
-        self._started = True
         await self.announcer.start()
         self._notifier.start()
 
@@ -107,7 +108,7 @@ class Chat:
         session = connection.session
         if session.refused:
             raise UsernameTaken
-        if self.admission.is_banned(session, connection.limit_key):  # since it was let in at the door
+        if self.admission.is_banned(connection):  # since it was let in at the door
             raise Banned
         history = self._history.frame(since if epoch == self._engine.epoch else None)
         outbox.write(Batch([history, self._session_frame(session), self.announcer.count_frame()]))
@@ -194,8 +195,8 @@ class Chat:
 
     async def change(self, change: Change) -> None:
         """Messages were hidden or pruned, or the owner's rules are others."""
-        if change.rules is not None:
-            self._obey()
+        if change.rules is not None and self._obey():
+            await self.announcer.remove(self.admission.is_banned)
         if change.pruned:
             self._history.prune(change.pruned)
         if change.hidden:
@@ -211,13 +212,14 @@ class Chat:
                 older = await self._engine.before(*gap)
                 self._history.fill([(message, frames.encode_data(message)) for message in older])
 
-    def _obey(self) -> None:
+    def _obey(self) -> bool:
+        """Applies the store's rules. True: their bans may concern connections that are open."""
         rules = Rules.parse(self._engine.rules)
-        self.admission.obey(rules)
-        self.announcer.obey(rules, self.admission.is_banned)
+        self.announcer.obey(rules)
+        return self.admission.obey(rules)
 
     def renew(self, past: Sequence[Message], hidden: Sequence[Hiding]) -> None:
-        """The store was opened, or is another one now: then whoever knows the other one is sent back to the door."""
+        """As Listener has it. All who are here are sent back to the door: what they know is not the room any more."""
         settings, engine = self._settings, self._engine
         keep = max(settings.history_limit, settings.recovery_limit)
         self._history = History(keep, settings.history_limit, settings.recovery_limit, settings.ws_send_buffer // 2)
@@ -225,12 +227,16 @@ class Chat:
         self._history.add((message, frames.encode_data(message)) for message in past)
         self._history.hide(hidden)
         self._history.seq = engine.seq
-        if not self._started or self.admission.secret != engine.secret:
+        if not self._epoch or self.admission.secret != engine.secret:
             self.admission = Admission(settings, self._registry, engine.secret)
+            self._registry.forget_marks()
         self._obey()
-        if self._started:
+        if self._epoch:
             self._roster.renew()
-            self.announcer.send_away_soon(settings.shutdown_spread)
+            # At once in the same epoch: a client that heard what comes next could recover without what is missing.
+            spread = None if engine.epoch == self._epoch else settings.shutdown_spread
+            self.announcer.begin_anew(self.admission.is_banned, spread)
+        self._epoch = engine.epoch
 
     def trouble(self) -> None:
         """Tells everybody that nothing new arrives for now."""

@@ -5,12 +5,14 @@ Kept in the store as one JSON text, so that each change of it is whole. Knows no
 
 from __future__ import annotations
 
+import math
 import time
-from typing import Self
+from collections.abc import Mapping
+from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict
 
-MAX_BANS = 1000  # each newcomer is compared with all of them
+MAX_BANS = 1000  # each change of the rules is written and read as a whole
 
 
 class Ban(BaseModel):
@@ -41,10 +43,11 @@ class Rules(BaseModel):
     slow_mode: float = 0.0
     bans: dict[str, Ban] = {}
 
-    @classmethod
-    def parse(cls, text: str) -> Self:
+    @staticmethod
+    @lru_cache(maxsize=1)  # an act of the owner begins with the rules that were read last
+    def parse(text: str) -> Rules:
         """The rules that a store keeps; of a new one, none."""
-        return cls.model_validate_json(text) if text else cls()
+        return Rules.model_validate_json(text) if text else Rules()
 
     def text(self) -> str:
         """As a store keeps them. Bans that are over are left out."""
@@ -56,8 +59,40 @@ class Rules(BaseModel):
         ban = self.bans.get(username.lower())
         return ban if ban and ban.holds() else None
 
-    def refuse(self, username: str, session: str, mark: str | None) -> bool:
-        """Whether somebody with this name, session or address is banned."""
-        return bool(self.ban(username)) or any(
-            ban.holds() for ban in self.bans.values() if session == ban.session or (mark and mark == ban.mark)
+
+class BanIndex:
+    """Bans by username, session and address mark. A look-up takes the same time however many there are."""
+
+    def __init__(self, bans: Mapping[str, Ban]) -> None:
+        # Of each key until when it is banned, in Unix seconds: a ban that is over stays until the rules change.
+        self._usernames: dict[str, float] = {}
+        self._sessions: dict[str, float] = {}
+        self._marks: dict[str, float] = {}
+        for username, ban in bans.items():
+            until = math.inf if ban.until is None else ban.until
+            keys = ((self._usernames, username), (self._sessions, ban.session), (self._marks, ban.mark))
+            for index, key in keys:
+                if key:
+                    index[key] = max(until, index.get(key, 0.0))
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether addresses are banned."""
+        return bool(self._marks)
+
+    def extends(self, other: BanIndex) -> bool:
+        """Whether it may keep somebody out whom the other one lets in."""
+        pairs = zip(self._indexes(), other._indexes(), strict=True)
+        return not all(mine.items() <= others.items() for mine, others in pairs)
+
+    def refuses(self, username: str, session: str, mark: str | None) -> bool:
+        """Whether a user with this name, session or address is banned now."""
+        until = (
+            self._usernames.get(username.lower(), 0.0),
+            self._sessions.get(session, 0.0),
+            self._marks.get(mark, 0.0) if mark else 0.0,
         )
+        return time.time() < max(until)
+
+    def _indexes(self) -> tuple[dict[str, float], ...]:
+        return self._usernames, self._sessions, self._marks

@@ -32,9 +32,9 @@ class Listener(Protocol):
     """Who hears what an engine has stored."""
 
     def renew(self, past: Sequence[Message], hidden: Sequence[Hiding]) -> None:
-        """The store was opened, or is another one now: its newest messages, and what was hidden since the first of
+        """The store was opened, or is another one now, or what was not told yet of it is not there any more.
 
-        them, oldest first.
+        `past`: its newest messages; `hidden`: what was hidden since the first of them; both oldest first.
         """
 
     async def deliver(self, messages: Sequence[Message]) -> None:

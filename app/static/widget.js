@@ -8,8 +8,8 @@ if (customElements.get("portfolio-chat")) return;
 
 const SCRIPT = document.currentScript;
 
-const FIRST_DELAY = 0.5, MAX_DELAY = 30, FULL_DELAY = 5, FIRST_PATIENCE = 20, PROBE_PATIENCE = 3; // seconds
-const WINDOW = 16; // posts on their way
+const FIRST_DELAY = 0.5, MAX_DELAY = 30, FULL_DELAY = 5, FIRST_TIMEOUT = 20, PROBE_TIMEOUT = 3; // seconds
+const WINDOW = 16; // sent posts without an answer
 const MAX_SHOWN = 500;
 const PHONE = "(width < 480px)";
 
@@ -129,7 +129,7 @@ a, .own .time { color: inherit }
 `;
 
 function make(tag, part, attributes = {}, ...children) {
-  const element = document.createElementNS(`http://www.w3.org/${/svg|path/.test(tag) ? "2000/svg" : "1999/xhtml"}`, tag);
+  const element = /svg|path/.test(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [name, value] of Object.entries({ class: part, part, ...attributes })) element.setAttribute(name, value);
   element.append(...children);
   return element;
@@ -193,31 +193,31 @@ class Posts {
   }
 
   hold(window = 0) {
-    clearTimeout(this.pause);
-    this.pause = 0;
-    this.onTheirWay = new Set();
+    clearTimeout(this.timer);
+    this.timer = 0;
+    this.sent = new Set();
     this.window = window;
     this.flush();
   }
 
   flush() {
     for (const [nonce, content] of this.texts) {
-      if (this.pause || this.onTheirWay.size >= this.window) return;
-      if (this.onTheirWay.has(nonce)) continue;
-      this.onTheirWay.add(nonce);
+      if (this.timer || this.sent.size >= this.window) return;
+      if (this.sent.has(nonce)) continue;
+      this.sent.add(nonce);
       this.send({ type: "message", content, nonce });
     }
   }
 
   acknowledge(nonce) {
     if (!this.texts.delete(nonce)) return;
-    if (this.onTheirWay.delete(nonce)) this.window = Math.min(this.window + 1, WINDOW);
+    if (this.sent.delete(nonce)) this.window = Math.min(this.window + 1, WINDOW);
     this.flush();
   }
 
   postpone(seconds) {
-    clearTimeout(this.pause);
-    this.pause = setTimeout(() => this.hold(1), 1000 * seconds);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.hold(1), 1000 * seconds);
   }
 }
 
@@ -239,37 +239,41 @@ class Connection {
     url.search = new URLSearchParams({ username: this.name, ...this.epoch && { epoch: this.epoch, since: this.seq } });
     const { token } = this.visitor; // a ban may follow it
     this.enter("connecting");
+    this.watch(this.timeout = FIRST_TIMEOUT);
     try {
-      this.open(new WebSocket(url, token ? ["chat.v1", `bearer.${token}`] : "chat.v1"));
+      const socket = this.socket = new WebSocket(url, token ? ["chat.v1", `bearer.${token}`] : "chat.v1");
+      socket.onmessage = ({ data }) => this.hear(data);
+      socket.onclose = ({ code }) => this.end(code);
     } catch {
       this.end(1006); // https pages may not open http rooms
     }
   }
 
-  open(socket) {
-    this.socket = socket;
-    socket.onmessage = ({ data }) => this.hear(data);
-    socket.onclose = ({ code }) => this.end(code);
-    this.patience = FIRST_PATIENCE;
-    this.watch();
-  }
-
-  /** At once: a dead connection's goodbye takes long. */
-  leave() {
+  /** Does not wait for the server's answer. */
+  leave(state = "ended") {
     clearTimeout(this.timer);
     clearTimeout(this.watchdog);
     this.posts.hold();
     if (this.socket) this.socket.onmessage = this.socket.onclose = null;
-    this.socket?.close();
+    this.socket?.close(1000);
     this.socket = this.refusal = null;
-    this.state = "ended";
+    this.state = state;
+  }
+
+  /** For a page that was left, and that the browser may keep. */
+  suspend() {
+    if (/ing|online/.test(this.state)) this.leave("suspended");
+  }
+
+  resume() {
+    if (this.state === "suspended") this.start();
   }
 
   /** The tab or the network woke. */
   wake() {
     if (this.state === "waiting" && !this.full) this.start();
     this.send({ type: "ping" });
-    if (this.state === "online") this.watch(Math.min(PROBE_PATIENCE, this.patience));
+    if (this.state === "online") this.watch(Math.min(PROBE_TIMEOUT, this.timeout));
   }
 
   end(code) {
@@ -281,8 +285,8 @@ class Connection {
     }
     this.full = code === 1013;
     // Full jitter: not all at once.
-    const jitter = Math.random() * Math.min(MAX_DELAY, FIRST_DELAY * 2 ** this.attempt++);
-    const seconds = jitter + number(refusal?.data.retry_after, this.full ? FULL_DELAY : 0);
+    const seconds = Math.random() * Math.min(MAX_DELAY, FIRST_DELAY * 2 ** this.attempt++)
+      + number(refusal?.data.retry_after, this.full ? FULL_DELAY : 0);
     this.timer = setTimeout(() => this.start(), 1000 * seconds);
     this.enter("waiting", code, refusal, Math.ceil(seconds));
   }
@@ -292,7 +296,7 @@ class Connection {
     this.on.show(state, ...why);
   }
 
-  watch(seconds = this.patience) {
+  watch(seconds = this.timeout) {
     clearTimeout(this.watchdog);
     this.watchdog = setTimeout(() => this.end(1006), 1000 * seconds);
   }
@@ -308,8 +312,7 @@ class Connection {
       const { type, data } = frame;
       if (type === "ping") this.send({ type: "pong" });
       if (type === "history" && !frame.recovered) this.epoch = this.seq = null; // until the session tells
-      if (type === "history") data.forEach((message) => this.count(message));
-      if (/^(message|hidden)$/.test(type)) this.count(data);
+      if (/^(history|message|hidden)$/.test(type)) [data].flat().forEach((message) => this.count(message));
       if (type === "session") this.begin(data);
       this.refusal = null; // only the last frame ends the connection
       if (type === "error") this.refuse(frame);
@@ -321,8 +324,7 @@ class Connection {
 
   begin({ username: name, token, epoch, seq, heartbeat_interval: beat }) {
     Object.assign(this, { wish: null, name, epoch, seq, attempt: 0 });
-    this.patience = 2 * number(beat, FIRST_PATIENCE);
-    this.watch();
+    this.watch(this.timeout = 2 * number(beat, FIRST_TIMEOUT));
     this.visitor.keep(name, token);
     this.enter("online");
     this.posts.hold(WINDOW);
@@ -369,8 +371,8 @@ class Log {
   /** History is no news to screen readers. */
   quiet() {
     this.element.ariaLive = "off";
-    clearTimeout(this.loud);
-    this.loud = setTimeout(() => this.element.ariaLive = "polite", 1000);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.element.ariaLive = "polite", 1000);
   }
 
   clear() {
@@ -414,7 +416,7 @@ class Log {
   }
 
   insert(element, end = this.element.querySelector(".waiting")) {
-    this.element.insertBefore(element, end ?? null);
+    this.element.insertBefore(element, end);
     this.group();
     this.follow(this.stuck);
   }
@@ -443,9 +445,8 @@ class Log {
   time(timestamp) {
     const when = new Date(1000 * number(timestamp, 0));
     try {
-      const { lang } = this.view.host.closest("[lang]");
       const today = when.toDateString() === new Date().toDateString();
-      return when.toLocaleString(lang, today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+      return when.toLocaleString(this.view.host.closest("[lang]").lang, today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
     } catch {
       return when.toLocaleString(); // the page's language is none
     }
@@ -472,7 +473,9 @@ class View {
 
   build() {
     this.root = make("div", "root", {}, this.makePanel());
-    if (this.corner) this.makeButton();
+    this.badge = make("span", "badge", { hidden: "" });
+    this.button = button("button", () => this.host.open = true, icon("M4 5h16v11H9l-5 4Z"), this.badge);
+    if (this.corner) this.root.prepend(this.button);
     // Keys typed here are not for the page.
     this.root.onkeydown = this.root.onkeyup = (event) => event.stopPropagation();
     const shadow = this.host.attachShadow({ mode: "open" });
@@ -482,12 +485,6 @@ class View {
     shadow.adoptedStyleSheets = [sheet];
     this.root.style.setProperty("--chat-accent", this.host.getAttribute("accent"));
     this.askName(!this.visitor.name);
-  }
-
-  makeButton() {
-    this.badge = make("span", "badge", { hidden: "" });
-    this.button = button("button", () => this.host.open = true, icon("M4 5h16v11H9l-5 4Z"), this.badge);
-    this.root.prepend(this.button);
   }
 
   makePanel() {
@@ -538,10 +535,9 @@ class View {
     this.me = button("me", () => this.askName(true));
     this.counter = make("span", "counter", { role: "status" });
     this.rule = make("small", "rule", { role: "status" });
-    this.foot = make("div", "foot", {}, this.news, this.rule,
+    return this.foot = make("div", "foot", {}, this.news, this.rule,
       make("div", "send", {}, this.input, this.sending),
       make("div", "under", {}, this.me, this.counter));
-    return this.foot;
   }
 
   connect() {
@@ -549,6 +545,10 @@ class View {
     const listen = (target, type, act) => target.addEventListener(type, act, { signal });
     listen(window, "online", () => this.connection.wake());
     listen(window, "offline", () => this.connection.wake());
+    listen(window, "pagehide", () => this.connection.suspend());
+    listen(window, "pageshow", () => this.connection.resume());
+    listen(document, "freeze", () => this.connection.suspend());
+    listen(document, "resume", () => this.connection.resume());
     listen(document, "visibilitychange", () => document.hidden || this.see() || this.connection.wake());
     listen(window, "storage", ({ key, newValue }) => key === this.visitor.key && this.visitor.take(newValue));
     listen(this.visitor, "change", () => this.follow());
@@ -556,7 +556,7 @@ class View {
     listen(visualViewport, "scroll", () => this.fit());
     if (this.visitor.owner) this.signIn();
     else if (this.visitor.name) this.connection.start();
-    if (this.corner) this.toggle(this.host.open);
+    this.toggle(this.host.open);
     this.see();
   }
 
@@ -584,7 +584,7 @@ class View {
   }
 
   toggle(open, focus) {
-    if (open === this.panel.open) return;
+    if (!this.corner || open === this.panel.open) return;
     this.button.hidden = open;
     if (!open) this.panel.close();
     else if (matchMedia(PHONE).matches) this.panel.showModal();
@@ -615,15 +615,13 @@ class View {
     if (count || this.shown) document.title = (count ? `(${count}) ` : "") + document.title.replace(/^\(\d+\) /, "");
     this.shown = count;
     this.news.textContent = this.say("news", { count });
-    if (!this.corner) return;
     this.badge.hidden = !count;
     this.badge.textContent = count;
     this.button.ariaLabel = this.say("open_chat") + (count ? `, ${this.say("unread", { count })}` : "");
   }
 
   askName(asked, why = "") {
-    const focused = this.host.shadowRoot?.activeElement;
-    const moved = asked === this.join.hidden;
+    const focused = this.host.shadowRoot?.activeElement, moved = asked === this.join.hidden;
     this.join.hidden = !asked;
     this.log.element.hidden = this.foot.hidden = asked;
     this.error.textContent = why;
@@ -654,7 +652,7 @@ class View {
 
   on_room({ data: { paused, slow_mode: seconds, owner_online } }) {
     const { posts } = this.connection;
-    if (posts.pause) posts.hold(1);
+    if (posts.timer) posts.hold(1);
     this.presence.textContent = this.say(owner_online ? "owner_here" : "owner_away");
     this.rule.textContent = paused ? this.say("paused") : seconds > 0 ? this.say("slow", { seconds }) : "";
     this.input.readOnly = paused && !this.visitor.owner;
@@ -753,13 +751,12 @@ class View {
   }
 
   show(state, code, refusal, seconds) {
-    const lost = state === "ended" ? "ended" : navigator.onLine ? "lost" : "offline";
     const known = { 1012: "restarting", 1013: "server_full", 4500: "banned", 4501: "flood" };
-    const key = refusal?.data.code ?? known[code] ?? lost;
+    const key = refusal?.data.code ?? known[code] ?? (state === "ended" ? state : navigator.onLine ? "lost" : "offline");
     const why = this.say(key, { seconds }) || String(refusal?.message ?? "");
-    clearTimeout(this.slow);
+    clearTimeout(this.timer);
     if (state === "online") this.tell("");
-    else if (state === "connecting") this.slow = setTimeout(() => this.tell(this.say("connecting")), 600);
+    else if (state === "connecting") this.timer = setTimeout(() => this.tell(this.say("connecting")), 600);
     else this.tell(why);
     if (state === "ended") this.on_room({ data: {} });
     if (state !== "online") this.people.textContent = this.presence.textContent = "";
@@ -804,7 +801,7 @@ customElements.define("portfolio-chat", class extends HTMLElement {
   }
 
   attributeChangedCallback() {
-    if (this.view?.corner) this.view.toggle(this.open, true);
+    this.view?.toggle(this.open, true);
   }
 });
 

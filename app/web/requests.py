@@ -9,7 +9,7 @@ import logging
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
 from app import security
 from app.chat.credentials import Handshake
@@ -94,10 +94,13 @@ def bearer_of(request: Request) -> str | None:
 async def body_of(request: Request, model: type[Model]) -> Model:
     """The body. Raises InvalidRequest, which names the field, and RequestTooLarge."""
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise RequestTooLarge
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise RequestTooLarge
+    except ClientDisconnect:
+        raise InvalidRequest(None, "The body ends early.") from None
     try:
         return model.model_validate_json(body or b"{}")  # where all may be left out, so may the braces
     except ValidationError as error:

@@ -18,21 +18,14 @@ from app.chat.credentials import SUBPROTOCOL
 from app.chat.registry import Connection
 from app.chat.room import Chat
 from app.config import Settings
-from app.exceptions import (
-    ChatError,
-    CloseCode,
-    ConnectionRefused,
-    InvalidFrame,
-    OriginNotAllowed,
-    RequestRefused,
-    Restarting,
-    UnsupportedData,
-)
+from app.exceptions import ChatError, CloseCode, ConnectionRefused, InvalidFrame, OriginNotAllowed, RequestRefused, Restarting, UnsupportedData
 from app.web.requests import handshake_of
 from app.web.responses import refusal
 from app.wire import client_frames, frames
 from app.wire.prepared import Batch
 from app.wire.sender import Outbox, open_outbox
+
+LONG = 256  # characters of a frame past which it may be expensive, and waits for its turn
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +84,14 @@ class ChatEndpoint(WebSocketEndpoint):
         return text if text is not None else bytes(message["bytes"])
 
     async def on_receive(self, websocket: WebSocket, data: str | bytes) -> None:
-        """Handles one frame. Never waits, so that nothing delays the next one."""
+        """Handles one frame. Waits at most for its turn, if it is long, and never for what it brings about."""
+        if len(data) <= LONG or not self.connection:
+            self._receive(data)
+            return
+        async with self.chat.turns.take(self.connection.limit_key or self.connection.session.id):
+            self._receive(data)
+
+    def _receive(self, data: str | bytes) -> None:
         if not self.outbox or self.outbox.closed or not self.connection:
             return  # it was refused or closed, and goes on talking
         self.chat.hear(self.connection)

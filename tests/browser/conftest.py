@@ -23,6 +23,8 @@ CHROMIUM = shutil.which("chromium")
 QUIET = ("gpu", "quic", "background-networking", "component-update", "sync")
 PACKAGES = ("axe-core@4.14.1", "big-list-of-naughty-strings@1.0.0")
 CACHE = Path(__file__).parent.parent / ".cache" / "browser"
+# Playwright switches the back/forward cache off, in which real browsers keep left pages.
+BACK_FORWARD_CACHE = {"ignore_default_args": ["--disable-back-forward-cache"]}
 
 Visit = Callable[..., Visitor]
 NewSite = Callable[..., Site]
@@ -30,12 +32,16 @@ NewRoom = Callable[..., ScriptedRoom]
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """One browser a module: Playwright's loop would stand in the way of other modules' own."""
+def chromium(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """One browser a module: Playwright's loop would stand in the way of other modules' own.
+
+    Indirect parameters are options for the launch.
+    """
     need_service(CHROMIUM is not None, "chromium is not installed")
     arguments = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in QUIET)]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        options: dict[str, Any] = getattr(request, "param", {})
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments, **options)
         yield browser
         browser.close()
 

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from app import tasks
 from app.chat import announcer
 from app.chat.announcer import Announcer
-from app.chat.registry import Connection, ConnectionRegistry
-from app.chat.rules import Ban, Rules
-from app.engines.presence import Roster, Session
 from app.exceptions import CloseCode
-from tests.support.fakes import FakeOutbox
+from app.chat.registry import Connection, ConnectionRegistry
+from app.engines.presence import Roster, Session
+from app.chat.rules import Ban, Rules
+from tests.support.fakes import Clock, FakeOutbox
 
 pytestmark = pytest.mark.anyio
 
@@ -30,17 +31,11 @@ class Hall:
     def note(self) -> None:
         self.came += 1
 
-    async def enter(self, name: str, role: str = "visitor", key: str | None = None) -> FakeOutbox:
+    async def enter(self, name: str, role: str = "visitor") -> FakeOutbox:
         session = await self.roster.claim(Session(name, "a", id=name, role=role))
-        connection, outbox = self.registry.add(session, key), FakeOutbox()
+        connection, outbox = self.registry.add(session, None), FakeOutbox()
         self.registry.open(connection, outbox)
         return outbox
-
-    def obey(self, rules: Rules) -> None:
-        def is_banned(session: Session, key: str | None) -> bool:
-            return session.role != "owner" and rules.refuse(session.username, session.id, key)
-
-        self.announcer.obey(rules, is_banned)
 
 
 @pytest.fixture
@@ -57,26 +52,44 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_who_is_banned_by_name_session_or_address_must_go_and_nobody_else(hall: Hall) -> None:
-    eve, tab = await hall.enter("Eve"), await hall.enter("eve")
-    session, address = await hall.enter("mallory"), await hall.enter("trudy", key="bad")
-    owner, ada = await hall.enter("owner", "owner", "bad"), await hall.enter("ada", key="good")
-    bans = (Ban(username="eve"), Ban(username="x", session="mallory"), Ban(username="y", mark="bad", reason="secret"))
-    hall.obey(Rules(bans={ban.username: ban for ban in bans}))
-    for outbox in (eve, tab, session, address):
+async def test_who_is_banned_must_go_and_nobody_else(hall: Hall) -> None:
+    eve, tab, ada = await hall.enter("Eve"), await hall.enter("eve"), await hall.enter("ada")
+    await hall.announcer.remove(lambda connection: connection.session.username == "Eve")
+    for outbox in (eve, tab):
         assert outbox.code is CloseCode.REMOVED
         assert [frame["data"] for frame in outbox.of("error")] == [{"code": "banned"}]
-        assert "secret" not in str(outbox.frames)
-    assert [owner.code, ada.code] == [None, None]
+    assert ada.code is None
+
+
+async def test_removal_gives_the_event_loop_back_and_leaves_out_who_comes_meanwhile(hall: Hall) -> None:
+    clock = hall.registry.clock = Clock()
+    members = [await hall.enter(f"user{number}") for number in range(20)]
+    late: list[FakeOutbox] = []
+
+    async def come() -> None:
+        while True:
+            late.append(await hall.enter(f"late{len(late)}"))
+            await asyncio.sleep(0)
+
+    def is_banned(connection: Connection) -> bool:
+        clock.now += announcer.REMOVAL_STEP / 2 - 1e-9
+        return True
+
+    coming = asyncio.create_task(come())
+    await hall.announcer.remove(is_banned)
+    await tasks.end(coming)
+    assert {outbox.code for outbox in members} == {CloseCode.REMOVED}
+    assert {outbox.code for outbox in late} == {None}
+    assert len(late) == 6  # 20 looks, of which 3 are one turn
 
 
 async def test_room_is_told_once_for_changes_that_come_together_and_not_for_none(hall: Hall) -> None:
     ada = await hall.enter("ada")
-    hall.obey(Rules(bans={"eve": Ban(username="eve")}))
+    hall.announcer.obey(Rules(bans={"eve": Ban(username="eve")}))
     await settle()
     assert ada.of("room") == []
-    hall.obey(Rules(paused=True))
-    hall.obey(Rules(paused=True, slow_mode=2))
+    hall.announcer.obey(Rules(paused=True))
+    hall.announcer.obey(Rules(paused=True, slow_mode=2))
     await ada.until("room")
     await settle()
     assert [frame["data"] for frame in ada.of("room")] == [{"paused": True, "slow_mode": 2.0, "owner_online": False}]

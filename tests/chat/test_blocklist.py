@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.chat.blocklist import Words
+from app.chat import blocklist as module
+from app.chat.blocklist import LIGATURES_READ, Words
 
 ZERO_WIDTH = (
     "\u200b",
@@ -175,3 +176,52 @@ def test_word_between_spaces_is_found_in_every_spelling(word: str, before: str, 
 @given(st.text(max_size=50), st.text(max_size=50))
 def test_no_text_is_too_odd(word: str, text: str) -> None:
     assert Words([word]).found_in(text) in (True, False)
+
+
+def test_hidden_characters_are_those_that_unicode_hides() -> None:
+    """All but what the Unicode of this Python does not know yet."""
+    for char in map(chr, range(0x110000)):
+        kind = unicodedata.category(char)
+        if kind in ("Cc", "Cf"):
+            assert bool(module._HIDDEN.match(char)) is not char.isspace(), ascii(char)
+        elif kind != "Cn" and module._HIDDEN.match(char):
+            assert kind in ("Mn", "Lo", "Lm"), ascii(char)
+
+
+@pytest.mark.parametrize("marks", ["\u0301\u0323", "\u0f73\u0345", "\u0344\u0323", "\uff9e\u0301", "\u0345\u0300"])
+def test_normalization_never_has_many_marks_to_sort(monkeypatch: pytest.MonkeyPatch, marks: str) -> None:
+    normalize = unicodedata.normalize
+
+    def measured(form: str, text: str) -> str:
+        assert max(map(len, normalize("NFKD", text).split("\u034f"))) <= 100
+        return normalize(form, text)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("app.chat.blocklist.unicodedata.normalize", measured)
+    assert not Words(["spam"]).found_in(marks * 5000)
+    assert Words(["spam"]).found_in(marks * 100 + " spam " + marks * 100)
+
+
+def test_mark_after_many_others_belongs_to_its_letter_still() -> None:
+    marks = "\u0301\u0323" * 50
+    assert not Words(["spam"]).found_in("spam" + marks)
+    assert Words(["spam" + marks]).found_in("a spam" + marks)
+
+
+@pytest.mark.parametrize("char", ["\ufdfa", "\ufdfb", "㌖", "㍿", "\U0001d160"])
+def test_text_of_ligatures_does_not_grow_beyond_measure(char: str) -> None:
+    assert len(module._fold((char + "a") * 5000)) <= 10_000
+    assert module._fold(char * LIGATURES_READ) == "".join(module._fold(char) for _ in range(LIGATURES_READ))
+
+
+def test_ligature_is_read_as_the_words_that_it_stands_for() -> None:
+    assert Words(["الله"]).found_in("\ufdfa")
+
+
+def test_words_beside_many_ligatures_are_found() -> None:
+    assert Words(["spam"]).found_in("\ufdfa" * 1000 + "spam" + "㌖" * 1000)
+
+
+def test_phrases_are_searched_for_only_where_all_their_parts_are() -> None:
+    words = Words([f"one{number} two{number}" for number in range(1000)])
+    assert words.found_in("a one7 two7")
+    assert not words.found_in("one7 two8 one8 two9")

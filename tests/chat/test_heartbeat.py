@@ -133,3 +133,18 @@ async def test_heartbeat_ends_when_cancelled(room: Room) -> None:
     beating.cancel()
     with pytest.raises(asyncio.CancelledError):
         await beating
+
+
+async def test_other_work_is_called_at_each_beat() -> None:
+    called: list[float] = []
+    clock = Clock()
+
+    async def sleep(seconds: float) -> None:
+        if len(called) == 3:
+            raise Ended
+        clock.now += seconds
+
+    registry = ConnectionRegistry(1, clock=clock)
+    with pytest.raises(Ended):
+        await Heartbeat(registry, 30.0, 60.0, sleep, lambda: called.append(clock.now - 1000)).run()
+    assert called == [6.0, 12.0, 18.0]

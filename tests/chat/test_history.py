@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.chat import history
+from app.chat.room import history
 from app.chat.history import History
 from app.message import Hiding, Message
 from app.wire import frames

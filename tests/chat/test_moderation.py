@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.chat import moderation
+from app.chat.room import moderation
 from app.chat.moderation import Moderation
 from app.chat.rules import Rules
 from app.engines.presence import Roster, Session

@@ -12,21 +12,22 @@ from typing import Any
 import pytest
 
 from app.chat import announcer
-from app.chat import registry as registry_module
 from app.chat import room as chat_module
-from app.chat.credentials import Handshake
-from app.chat.registry import Connection, ConnectionRegistry
+from app.chat import registry as registry_module
+from app.engines import presence as roster_module
 from app.chat.room import Chat
 from app.config import Settings
+from app.chat.credentials import Handshake
 from app.engines import open_engine
-from app.engines import presence as roster_module
-from app.engines.presence import Roster
-from app.exceptions import ChatError, InvalidUsername, MessageTooLong, Unavailable
-from app.log import LineFormatter
+from app.exceptions import ChatError, CloseCode, InvalidUsername, MessageTooLong, Unavailable
 from app.wire.client_frames import Post
+from app.log import LineFormatter
 from app.wire.sender import QueueOutbox
+from app.chat.registry import Connection, ConnectionRegistry
+from app.engines.presence import Roster
 from tests.conftest import UNLIMITED
 from tests.support.fakes import FakeOutbox, at_once
+from tests.support.running import until
 
 pytestmark = pytest.mark.anyio
 
@@ -504,3 +505,22 @@ async def test_post_over_http_that_is_never_answered_is_given_up(room: Open, mon
             await here.chat.post_as_owner("Hello", None)
     message, new = await here.chat.post_as_owner("Hello", None)
     assert (message.seq, new, here.chat._posting) == (1, True, {})
+
+
+async def test_room_that_lost_what_was_not_told_yet_is_left_before_anything_else_is_told(room: Open) -> None:
+    """Else a client could recover from there, without what is missing."""
+    one = await room(shutdown_spread=1)
+    members = [one.join(f"member{number}") for number in range(10)]
+    one.chat.renew([], [])
+    await one.fill(1)
+    assert [(member.outbox.code, member.seqs) for member in members] == [(CloseCode.RESTART, [])] * 10
+
+
+async def test_room_with_another_epoch_is_left_by_one_after_the_other(room: Open) -> None:
+    one = await room(shutdown_spread=0.1)
+    members = [one.join(f"member{number}") for number in range(10)]
+    one.engine.epoch = "another"
+    one.chat.renew([], [])
+    await asyncio.sleep(0)
+    assert [member.outbox.code for member in members].count(None) > 1
+    await until(lambda: all(member.outbox.code is CloseCode.RESTART for member in members))

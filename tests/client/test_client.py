@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidURI
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from app.client import client as module
+from app.client.client import client as module
 from app.client.__main__ import read_lines, show_frame, show_message, show_state
 from app.client.client import BROKEN, FULL_DELAY, ChatClient, Frame, State, backoff, comes_back
 from app.client.pending_posts import MAX_FRAME, RETRY, WINDOW, Posts
@@ -429,7 +429,7 @@ async def test_lines_come_from_a_file_whatever_it_holds(tmp_path: Any) -> None:
 
 @contextlib.asynccontextmanager
 async def terminal(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    command = (sys.executable, "-m", "app.client.__main__", *arguments)
+    command = (sys.executable, "-m", "app.client.client.__main__", *arguments)
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, cwd=ROOT)
     try:
         async with asyncio.timeout(60):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.engines.presence import Session
-from app.engines.redis import presence
+from app.engines.redis.store import presence
 from app.engines.redis.client import RedisRoom
 from app.engines.redis.presence import SharedRoster
 from app.engines.redis.store import RedisEngine

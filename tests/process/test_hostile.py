@@ -5,32 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
 import struct
-from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.conftest import Start
-from tests.support.running import HANDSHAKE, RunningServer, until
+from tests.support.running import HANDSHAKE, until
 
 pytestmark = pytest.mark.anyio
 
 PING = b"\x89\x80\x00\x00\x00\x00"
 EMPTY_CONTINUATION = b"\x00\x80\x00\x00\x00\x00"
+LONG_PING = b"\x89\xfd\x00\x00\x00\x00" + bytes(125)
+TEXT = b"\x81\x81\x00\x00\x00\x00x"
 TEXT_BEGINS = b"\x01\x80\x00\x00\x00\x00"
-
-
-def open_files(server: RunningServer) -> int:
-    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
-
-
-def memory(server: RunningServer) -> int:
-    """Resident bytes."""
-    pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE")
 
 
 def drain(peer: socket.socket) -> bytes:
@@ -52,25 +42,25 @@ def flood(peer: socket.socket, data: bytes) -> None:
 
 async def test_a_peer_that_stops_reading_is_cut_off_and_costs_the_others_nothing(start: Start) -> None:
     server = start(WS_SEND_BUFFER="65536")
-    files = open_files(server)
+    files = server.open_files()
     with server.raw("stuck", receive_buffer=4096):
         async with server.connect("ada") as ada, server.connect("bob") as bob:
-            before = memory(server)
+            before = server.memory()
             for number in range(1500):  # 6 MB, more than the kernel buffers
                 await ada.say("🦀" * 990 + str(number))
                 for client in (ada, bob):
                     assert (await client.read("message"))["data"]["seq"] == number + 1
             await until(lambda: server.get("/api/stats").json()["active_users"] == 2)
-            await until(lambda: open_files(server) == files + 2)
-            assert memory(server) - before < 24 * 2**20  # the kernel's buffers are not counted here
+            await until(lambda: server.open_files() == files + 2)
+            assert server.memory() - before < 24 * 2**20  # the kernel's buffers are not counted here
 
 
 async def test_a_stuck_peer_in_a_quiet_room_is_ended_by_the_heartbeat(start: Start) -> None:
     server = start(WS_HEARTBEAT_INTERVAL="0.2", WS_HEARTBEAT_TIMEOUT="1")
-    files = open_files(server)
+    files = server.open_files()
     with server.raw("stuck", receive_buffer=4096):
         await until(lambda: server.get("/api/stats").json()["active_users"] == 0)
-        await until(lambda: open_files(server) == files)
+        await until(lambda: server.open_files() == files)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +70,7 @@ async def test_a_flood_of_hidden_frames_is_closed(start: Start, first: bytes, fl
     server = start()
     async with server.connect("ada") as ada:
         with server.raw("flood") as peer:
-            before = memory(server)
+            before = server.memory()
             flooding = asyncio.to_thread(flood, peer, first + flooded * 300_000)
             task = asyncio.ensure_future(flooding)
             await ada.say("still there?")
@@ -88,8 +78,26 @@ async def test_a_flood_of_hidden_frames_is_closed(start: Start, first: bytes, fl
             received = await asyncio.to_thread(drain, peer)
             assert struct.pack(">H", 4501) in received
             await task
-        assert memory(server) - before < 24 * 2**20
+        assert server.memory() - before < 24 * 2**20
         await until(lambda: server.get("/api/stats").json()["active_users"] == 1)
+
+
+@pytest.mark.parametrize("username", ["flood", "no%20name"], ids=["in the room", "after a refusal"])
+@pytest.mark.parametrize(
+    ("first", "flooded"),
+    [(b"", PING), (TEXT_BEGINS, EMPTY_CONTINUATION), (b"", LONG_PING), (b"", TEXT)],
+    ids=["pings", "empty continuations", "long pings", "texts"],
+)
+async def test_what_comes_after_the_flood_limit_costs_nothing(
+    start: Start, first: bytes, flooded: bytes, username: str
+) -> None:
+    server = start(RATE_LIMIT_MESSAGES="10")
+    with server.raw(username) as peer:
+        memory, computed = server.memory(), server.cpu_time()
+        await asyncio.to_thread(flood, peer, first + flooded * (38 * 2**20 // len(flooded)))
+        await until(lambda: server.stats()["active_users"] == 0)
+    assert server.memory() - memory < 2 * 2**20
+    assert server.cpu_time() - computed < 0.5  # with all of it parsed, or only kept, 1 to 8 s
 
 
 async def test_a_flood_of_messages_in_one_piece_is_closed_and_costs_the_others_nothing(start: Start) -> None:
@@ -97,13 +105,13 @@ async def test_a_flood_of_messages_in_one_piece_is_closed_and_costs_the_others_n
     pong = b'\x81\x8f\x00\x00\x00\x00{"type":"pong"}'
     async with server.connect("ada") as ada:
         with server.raw("flood") as peer:
-            before = memory(server)
+            before = server.memory()
             flooding = asyncio.create_task(asyncio.to_thread(flood, peer, pong * 100_000))
             await ada.say("still there?")
             assert (await ada.read("message"))["data"]["content"] == "still there?"
             assert struct.pack(">H", 4501) in await asyncio.to_thread(drain, peer)
             await flooding
-        assert memory(server) - before < 24 * 2**20
+        assert server.memory() - before < 24 * 2**20
 
 
 async def test_pings_at_a_usual_rate_are_answered(start: Start) -> None:
@@ -115,7 +123,7 @@ async def test_pings_at_a_usual_rate_are_answered(start: Start) -> None:
 
 async def test_unfinished_requests_are_ended(start: Start) -> None:
     server = start()
-    files = open_files(server)
+    files = server.open_files()
     beginnings = [
         b"",
         b"GET / HTTP/1.1\r\nHost: localhost\r\n",
@@ -125,9 +133,9 @@ async def test_unfinished_requests_are_ended(start: Start) -> None:
     peers = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in beginnings]
     for peer, beginning in zip(peers, beginnings, strict=True):
         peer.sendall(beginning)
-    await until(lambda: open_files(server) == files + len(peers))
+    await until(lambda: server.open_files() == files + len(peers))
     await asyncio.gather(*(asyncio.to_thread(drain, peer) for peer in peers))
-    await until(lambda: open_files(server) == files)
+    await until(lambda: server.open_files() == files)
     for peer in peers:
         peer.close()
 
@@ -137,12 +145,12 @@ async def test_unfinished_requests_are_ended(start: Start) -> None:
 )
 async def test_an_upgrade_that_is_no_handshake_is_answered_and_ended(start: Start, header: str) -> None:
     server = start()
-    files = open_files(server)
+    files = server.open_files()
     request = HANDSHAKE.format(username="ada").removesuffix("\r\n") + header + "\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer:
         peer.sendall(request.encode())
         assert drain(peer).startswith(b"HTTP/1.1 400 ")
-    await until(lambda: open_files(server) == files)
+    await until(lambda: server.open_files() == files)
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer:
         peer.sendall(request.encode())
         assert server.terminate() in (0, -15)
@@ -151,12 +159,12 @@ async def test_an_upgrade_that_is_no_handshake_is_answered_and_ended(start: Star
 
 async def test_pipelined_requests_are_bounded(start: Start) -> None:
     server = start()
-    before = memory(server)
+    before = server.memory()
     for _ in range(5):
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer:
             flood(peer, b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50_000)
             drain(peer)
-    assert memory(server) - before < 24 * 2**20
+    assert server.memory() - before < 24 * 2**20
     assert "Traceback" not in server.log()
 
 
@@ -185,13 +193,13 @@ async def test_what_breaks_the_protocol_leaves_no_traceback(start: Start) -> Non
 
 async def test_huge_headers_are_refused(start: Start) -> None:
     server = start()
-    before = memory(server)
+    before = server.memory()
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer:
             flood(peer, b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Big: " + b"x" * 4_000_000)
             answer = drain(peer)  # none where the reset overtook it
             assert not answer or answer.startswith(b"HTTP/1.1 431 ")
-    assert memory(server) - before < 24 * 2**20
+    assert server.memory() - before < 24 * 2**20
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer:
         peer.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Big: " + b"x" * 66_000)
         assert drain(peer).startswith(b"HTTP/1.1 431 ")

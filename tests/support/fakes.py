@@ -51,6 +51,7 @@ class FakeOutbox:
 
     def close(self, code: CloseCode) -> None:
         self.code = self.code or code
+        self._written.set()
 
     async def release(self) -> None:
         self.code = self.code or CloseCode.NORMAL
@@ -58,6 +59,14 @@ class FakeOutbox:
     def of(self, kind: str) -> list[dict[str, Any]]:
         """The frames of one type, so far."""
         return [frame for frame in self.frames if frame["type"] == kind]
+
+    async def closed_with(self, code: CloseCode) -> None:
+        """Returns when it was closed, and fails when that was with another code."""
+        async with asyncio.timeout(5):
+            while self.code is None:
+                self._written.clear()
+                await self._written.wait()
+        assert self.code is code
 
     async def until(self, kind: str, count: int = 1) -> list[dict[str, Any]]:
         """The frames of one type, as soon as there are that many."""

@@ -83,10 +83,34 @@ class CuttingProxy:
             if manner == "silence":
                 await _first(*(_swallow(reader) for reader, _ in sides))
             elif manner == "reset":
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                writer.transport.abort()
+                _abort(writer)
             else:
                 writer.close()
+
+
+class ResettingProxy(CuttingProxy):
+    """Passes everything on to `port`, until `reset` ends all connections of its clients by RST."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port, seed=0, longest=0)
+        self.accepted = 0  # connections
+        self._clients: list[asyncio.StreamWriter] = []
+
+    def reset(self) -> None:
+        """The connections are idle, so that the client finds out at once, or when it uses them next."""
+        for writer in self._clients:
+            _abort(writer)
+        self._clients.clear()
+
+    async def _pass_on(self, client: Side, server: Side) -> None:
+        self.accepted += 1
+        self._clients.append(client[1])
+        await super()._pass_on(client, server)
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    writer.transport.abort()
 
 
 async def _first(*coroutines: Coroutine[None, None, bool]) -> bool:

@@ -26,6 +26,7 @@ UNLIMITED = dict.fromkeys(
 )
 COMMANDS = {
     "app": ["-m", "app"],
+    "impatient": ["-m", "tests.impatient"],
     "uvicorn": ["-m", "uvicorn", "app.main:app", "--host", "127.0.0.1", "--port", "{port}"],
 }
 HANDSHAKE = (
@@ -105,6 +106,19 @@ class RunningServer(Running):
     def get(self, path: str) -> httpx2.Response:
         """A GET request."""
         return httpx2.get(f"http://127.0.0.1:{self.port}{path}", timeout=5)
+
+    def open_files(self) -> int:
+        """How many files and sockets it has open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def memory(self) -> int:
+        """Its resident memory, in bytes."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    def cpu_time(self) -> float:
+        """The seconds that it has computed, however busy the machine is."""
+        user, system = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def stats(self) -> dict[str, int]:
         """Users and messages, as the server counts them."""

@@ -6,6 +6,7 @@ Each change is one script, so that it happens whole or not at all. Knows nothing
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import secrets
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import DataError, NoPermissionError, RedisError, ResponseError
 
 from app.exceptions import StoreError
 from app.message import Change, Draft, Hiding, Message, stored
@@ -181,18 +182,28 @@ class RedisRoom:
 
     async def close(self) -> None:
         """Closes all connections. Safe to call again."""
-        await self._client.aclose()
-        await self._reader.aclose()
+        for client in (self._client, self._reader):
+            with contextlib.suppress(StoreError):  # a broken connection is closed already
+                await self._answer(client.aclose())
 
     async def _run(self, script: Any, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         return await self._answer(script(keys=[PREFIX + key for key in keys], args=arguments))
 
     async def _answer(self, asked: Any) -> Any:
+        """Awaits the driver. Raises StoreError, whatever comes out of it.
+
+        A connection that breaks comes out as any exception, of the driver, asyncio or uvloop (which raises RuntimeError
+        on a transport that the peer has reset); the driver closes such a connection. DataError alone is our own fault:
+        what was asked cannot be encoded.
+        """
         try:
             return await asked
-        except (RedisError, OSError) as error:
+        except DataError:
+            raise
+        except Exception as error:
+            said = str(error).rstrip(".") if isinstance(error, (RedisError, OSError)) else repr(error)
             advice = "" if isinstance(error, ResponseError) else " Check that Redis runs, and ENGINE_URL."
-            raise StoreError(f"{self._name}: {str(error).rstrip('.') or type(error).__name__}.{advice}") from error
+            raise StoreError(f"{self._name}: {said or type(error).__name__}.{advice}") from error
 
 
 def _without_password(url: str) -> str:

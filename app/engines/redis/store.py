@@ -75,9 +75,9 @@ class RedisEngine(Engine):
             if len(past) == self.keep:
                 break
         self.epoch, self.secret, self.seq, self.pruned, self.rules, _ = found
-        self._newest, self._position = "", position
-        if past and past[0].seq >= self.seq:
-            self.seq, self._newest = past[0].seq, past[0].id
+        self.seq = max(self.seq, position[0])
+        self._newest = past[0].id if past and past[0].seq == self.seq else ""
+        self._position = max(position, (self.seq, 0))
         self._awaited.difference_update(message.id for message in past)
         return past[::-1], hidden[::-1]
 
@@ -172,7 +172,7 @@ class RedisEngine(Engine):
         newest = self._newest if known == self.seq else ""
         found = await self.room.open(self.epoch, self.secret, known, newest, self._changes, self.rules)
         if found.epoch != self.epoch:
-            return await self._renew(found, "It was emptied, or has lost what was seen in it")
+            return await self._renew(found, "The room in Redis was emptied, or has lost what was seen in it")
         if found.pruned > self.seq:
             return await self._renew(found, "This worker was away for longer than messages are kept")
         if found.changes <= self._changes and (found.pruned, found.rules) != (self.pruned, self.rules):
@@ -180,15 +180,19 @@ class RedisEngine(Engine):
         return False
 
     async def _read(self, until: float) -> None:
-        """Hands on what comes, until it is time to look at the room again."""
+        """Hands on what comes, until it is time to look at the room again.
+
+        The next message is not there when it was hidden, of which a change tells that is there; or when it was pruned,
+        with all the changes before it. Pruned entries are the oldest, so only the first of a read can follow on some.
+        """
         clock = asyncio.get_running_loop().time
         while clock() < until:
             records, events = await self.room.read(self.epoch, self._position, self._event)
             if events:
                 self._event = events[-1][0]
                 self.on_events(events)
-            if records and records[0].id[0] > self.seq + 1 and await self._look():
-                return  # what is not there was pruned, and not hidden
+            if records and records[0].id > (self.seq + 1, 0) and await self._look():
+                return
             while records:
                 handed = await self._hand_on(records)
                 self._position = records[handed - 1].id
@@ -213,7 +217,7 @@ class RedisEngine(Engine):
 
     async def _renew(self, found: Found, why: str) -> bool:
         past, hidden = await self._enter(found)
-        logger.warning("The room in Redis is another one now, so everybody is told to come back. %s", why)
+        logger.warning("%s, so everybody is told to come back", why)
         self._listener.renew(past, hidden)
         self._moved.set()
         return True
