@@ -15,7 +15,7 @@ import uvicorn.config
 from app import archive
 from app.config import Settings, SettingsError, load_settings
 from app.exceptions import StoreError
-from app.server.server import server
+from app.server import server
 
 
 def main() -> None:

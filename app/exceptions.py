@@ -17,7 +17,7 @@ class CloseCode(IntEnum):
     GOING_AWAY = 1001
     REFUSED = 1008
     TOO_BIG = 1009
-    OUR_FAULT = 1011
+    INTERNAL_ERROR = 1011
     RESTART = 1012
     FULL = 1013
     SILENT = 4000

@@ -29,7 +29,7 @@ from app.chat.room import Chat
 from app.config import Settings, SettingsError, load_settings
 from app.engines import open_engine
 from app.engines.pruner import Pruner
-from app.engines.redis.presence import open_roster
+from app.engines.redis.presence import open_presence
 from app.exceptions import ChatError, NotFound, StoreError
 from app.owner.notifier import notice_format
 from app.web import api, owner_api, pages
@@ -37,7 +37,7 @@ from app.web.responses import refusal
 from app.web.socket import ChatEndpoint
 
 NO_ROOM = NotFound("There is nothing at this address. The room is at /ws/chat.")
-HOPELESS = 3  # the exit code of a worker that uvicorn and gunicorn don't start again and again
+EXIT_NO_RESTART = 3  # the exit code of a worker that uvicorn and gunicorn don't start again and again
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +105,9 @@ def create_app(settings: Settings) -> Starlette:
     app.state.settings = settings
     app.state.registry = ConnectionRegistry(settings.ws_max_connections, settings.ws_max_connections_per_ip)
     app.state.engine = engine = open_engine(settings)
-    roster = open_roster(settings, engine)
-    app.state.chat = chat = Chat(settings, app.state.registry, roster, engine)
-    app.state.moderation = Moderation(chat, roster, engine, settings.owner_username)
+    presence = open_presence(settings, engine)
+    app.state.chat = chat = Chat(settings, app.state.registry, presence, engine)
+    app.state.moderation = Moderation(chat, presence, engine, settings.owner_username)
     return app
 
 
@@ -191,7 +191,7 @@ def _from_environment() -> Starlette:
         return create_app(load_settings())
     except SettingsError as error:
         sys.stderr.write(f"The settings are wrong, so the start stops here.\n{error}\n")
-        raise SystemExit(HOPELESS) from None
+        raise SystemExit(EXIT_NO_RESTART) from None
 
 
 app = _from_environment()

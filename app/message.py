@@ -36,7 +36,7 @@ class Message(Draft):
         return not self.text
 
 
-class Hiding(NamedTuple):
+class Deletion(NamedTuple):
     """A message that was hidden when the room was at `at`: who has seen up to there may have seen it."""
 
     seq: int
@@ -50,7 +50,7 @@ class Change(NamedTuple):
     `pruned`: everything up to this seq is gone. `rules`: the owner's, as they are kept, None when they are as before.
     """
 
-    hidden: tuple[Hiding, ...] = ()
+    hidden: tuple[Deletion, ...] = ()
     pruned: int = 0
     rules: str | None = None
 

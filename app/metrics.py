@@ -25,7 +25,7 @@ OWN = "portfolio-chat-metrics-"  # begins the name of a directory that `shared` 
 OTHER = "other"
 
 
-class Nothing:
+class NoOpMetric:
     """Stands in for everything of the library where that is missing."""
 
     def __init__(self, *_: object, **__: object) -> None:
@@ -61,7 +61,7 @@ try:
     from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 except ImportError:
     installed = False
-    Counter = Gauge = Histogram = CollectorRegistry = Nothing  # type: ignore[assignment,misc] # for any use made here
+    Counter = Gauge = Histogram = CollectorRegistry = NoOpMetric  # type: ignore[assignment,misc] # for any use made here
 else:
     installed = True
     # When each series began would double the answer, and several processes can't say it anyway.

@@ -6,7 +6,19 @@ from typing import Any
 
 import pytest
 
-from app.exceptions import ChatError, CloseCode, ConnectionRefused, InvalidRequest, InvalidUsername, MessageTooLong, NotFound, RateLimited, RequestRefused, ServerFull, SlowMode
+from app.exceptions import (
+    ChatError,
+    CloseCode,
+    ConnectionRefused,
+    InvalidRequest,
+    InvalidUsername,
+    MessageTooLong,
+    NotFound,
+    RateLimited,
+    RequestRefused,
+    ServerFull,
+    SlowMode,
+)
 
 # The contract's table of close codes, with "any other 1xxx" for 1011.
 RECONNECT = {

@@ -22,7 +22,7 @@ def app_logger() -> Iterator[logging.Logger]:
     logger.handlers[:] = before[1]
 
 
-def record(message: str, *args: object, level: int = logging.INFO, name: str = "app.chat.room.room") -> logging.LogRecord:
+def record(message: str, *args: object, level: int = logging.INFO, name: str = "app.chat.room") -> logging.LogRecord:
     return logging.LogRecord(name, level, __file__, 1, message, args, None)
 
 

@@ -23,15 +23,15 @@ NewClient = Callable[..., TestClient]
 async def lifespan(app: Starlette) -> list[dict[str, Any]]:
     """Starts and stops the app as a server does; what it was told."""
     told: list[dict[str, Any]] = []
-    inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    event_queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     for event in ("startup", "shutdown"):
-        inbox.put_nowait({"type": f"lifespan.{event}"})
+        event_queue.put_nowait({"type": f"lifespan.{event}"})
 
     async def send(message: MutableMapping[str, Any]) -> None:
         told.append(dict(message))
 
     try:
-        await app({"type": "lifespan", "state": {}}, inbox.get, send)
+        await app({"type": "lifespan", "state": {}}, event_queue.get, send)
     except StoreError:
         assert told[-1]["type"] == "lifespan.startup.failed"
     return told

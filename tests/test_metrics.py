@@ -20,11 +20,11 @@ from starlette.testclient import TestClient
 from app import metrics
 from app.chat.registry import ConnectionRegistry
 from app.exceptions import ChatError, CloseCode, EmptyMessage, codes
-from app.wire.prepared import Batch
-from tests.support.fakes import Clock, FakeOutbox, add
+from app.wire.prepared import PreparedFrames
+from tests.support.fakes import Clock, FakeSender, add
 from tests.support.running import ROOT, until
 
-FRAME = Batch([b"{}"])
+FRAME = PreparedFrames([b"{}"])
 # One process of several: counts, and says what all of them have counted.
 PROCESS = """
 import os
@@ -136,8 +136,8 @@ def test_storing_notes_size_and_time_of_what_was_stored() -> None:
 def test_fan_out_counts_its_own_work_alone() -> None:
     clock = Clock()
 
-    class Slow(FakeOutbox):
-        def write(self, batch: Batch) -> None:
+    class Slow(FakeSender):
+        def write(self, batch: PreparedFrames) -> None:
             clock.now += 0.001
 
     registry = ConnectionRegistry(1000, clock=clock)

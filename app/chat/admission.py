@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from app import security
-from app.config import Settings
 from app.chat.credentials import OWNER_SESSION, SESSION_PREFIX, Credentials, Handshake
-from app.exceptions import Banned, Forbidden, InvalidToken, Paused, RateLimited, SlowMode, Unauthorized
 from app.chat.limits import Buckets
-from app.message import Message
 from app.chat.registry import Connection, ConnectionRegistry
-from app.engines.presence import Session
 from app.chat.rules import BanIndex, Rules
+from app.config import Settings
+from app.engines.presence import Session
+from app.exceptions import Banned, Forbidden, InvalidToken, Paused, RateLimited, SlowMode, Unauthorized
+from app.message import Message
 
 WRONG_TOKENS = 5  # wrong owner tokens from one address in
 WRONG_TOKENS_WINDOW = 60.0  # seconds, after which the next must wait
@@ -66,7 +66,7 @@ class Admission:
         """
         if self._credentials.is_owner(handshake.bearer):
             name = self._settings.owner_username
-            return Session(name, handshake.address, OWNER_SESSION, provable=True, role="owner")
+            return Session(name, handshake.address, OWNER_SESSION, supports_tokens=True, role="owner")
         self._registry.check_capacity(handshake.limit_key)
         _take(self._joins, handshake.limit_key)
         return self._check_visitor(handshake)
@@ -78,7 +78,7 @@ class Admission:
         name = security.check_username(handshake.username, self._settings.max_username_length)
         self._credentials.check_reserved(name)
         session = self._credentials.session_of(bearer, name) or str(uuid.uuid4())
-        newcomer = Session(name, handshake.address, session, handshake.provable, limit_key=handshake.limit_key)
+        newcomer = Session(name, handshake.address, session, handshake.supports_tokens, limit_key=handshake.limit_key)
         known = self._credentials.session_of(bearer)  # also one that had another name
         mark = self.mark(handshake.limit_key) if self._bans.has_marks else None
         if self._bans.refuses(name, known or session, mark):
@@ -181,13 +181,13 @@ class Admission:
         if connection.session.role == "owner":
             return False
         if bad:
-            return connection.bad_frames.full(connection.heard)
-        return self._settings.rate_limit_messages > 0 and connection.frames.full(connection.heard)
+            return connection.bad_frames.full(connection.last_seen)
+        return self._settings.rate_limit_messages > 0 and connection.frames.full(connection.last_seen)
 
 
 def _key(session: Session) -> str:
     """Who knows no tokens gets a new session on coming back, but not a new bucket."""
-    return session.id if session.provable else f"{session.address} {session.username.lower()}"
+    return session.id if session.supports_tokens else f"{session.address} {session.username.lower()}"
 
 
 def _take(buckets: Buckets, key: str | None) -> None:

@@ -36,7 +36,7 @@ _EDGE = "\0"  # stands wherever a word may begin or end; never in a folded text,
 _NO_EDGE = "\1"  # takes back the edge before it
 
 
-class Words:
+class Blocklist:
     """A list of words and phrases. Case, width, composition and invisible characters make no difference."""
 
     def __init__(self, words: Sequence[str]) -> None:

@@ -32,7 +32,7 @@ class Handshake:
     subprotocols: tuple[str, ...] = ()
 
     @property
-    def provable(self) -> bool:
+    def supports_tokens(self) -> bool:
         """Whether its client knows tokens, and so can prove on returning who it is."""
         return SUBPROTOCOL in self.subprotocols
 

@@ -9,7 +9,7 @@ import time
 import uuid
 
 from app import security
-from app.chat.blocklist import Words
+from app.chat.blocklist import Blocklist
 from app.config import Settings
 from app.engines.presence import Session
 from app.exceptions import BlockedContent
@@ -21,7 +21,7 @@ class Composer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._blocked = Words(settings.blocked_words)
+        self._blocked = Blocklist(settings.blocked_words)
 
     def compose(self, session: Session, content: str, nonce: str | None) -> Draft:
         """The draft of a message. Raises EmptyMessage, MessageTooLong, BlockedContent."""

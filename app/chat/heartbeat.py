@@ -1,6 +1,6 @@
 """The heartbeat: one task that pings everybody and closes who has been silent for too long.
 
-Knows connections and their outboxes, nothing of the room.
+Knows connections and their senders, nothing of the room.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from app.chat.registry import ConnectionRegistry
 from app.exceptions import CloseCode
 from app.wire import frames
-from app.wire.prepared import Batch
+from app.wire.prepared import PreparedFrames
 
 logger = logging.getLogger(__name__)
 
-PING = Batch([frames.encode(frames.PingFrame())])
+PING = PreparedFrames([frames.encode(frames.PingFrame())])
 
 
 class Heartbeat:
@@ -61,10 +61,10 @@ class Heartbeat:
 
     def _forgive(self, now: float) -> None:
         logger.warning("The event loop stood still, so nobody is closed for silence yet")
-        for connection, _ in self._registry.outboxes():
-            connection.heard = max(connection.heard, now - self._timeout + self._interval)
+        for connection, _ in self._registry.senders():
+            connection.last_seen = max(connection.last_seen, now - self._timeout + self._interval)
 
     def _close_silent(self, now: float) -> None:
-        for connection, outbox in self._registry.outboxes():
-            if now - connection.heard > self._timeout:
-                outbox.close(CloseCode.SILENT)
+        for connection, sender in self._registry.senders():
+            if now - connection.last_seen > self._timeout:
+                sender.close(CloseCode.SILENT)

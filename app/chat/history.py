@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from app.message import Hiding, Message
+from app.message import Deletion, Message
 from app.wire import frames
 
-HIDINGS = 1000  # that are kept, so that who comes back hears of them
-HIDING_BYTES = 40  # of one in a history frame
+DELETIONS = 1000  # that are kept, so that who comes back hears of them
+DELETION_BYTES = 40  # of one in a history frame
 
 
 class Kept(NamedTuple):
@@ -34,7 +34,7 @@ class History:
         self._frame_limit = frame_limit
         self._keep = keep
         self._kept: deque[Kept] = deque()
-        self._hidden: deque[Hiding] = deque()
+        self._hidden: deque[Deletion] = deque()
         self._older = False  # whether the store may have older ones
         self._whole_from = 0  # whoever has everything up to here can be told all that happened since
         self._plain: bytes | None = None
@@ -60,13 +60,13 @@ class History:
         self._kept.extendleft(Kept(message.seq, message.id, data) for message, data in older)
         self._plain = None
 
-    def hide(self, hidden: Sequence[Hiding]) -> None:
+    def hide(self, hidden: Sequence[Deletion]) -> None:
         """Takes messages out, from now on, and remembers which."""
         ids = {hiding.id for hiding in hidden}
         self.seq = max([self.seq, *(hiding.at for hiding in hidden)])  # one may be hidden before it could be added
         self._kept = deque(kept for kept in self._kept if kept.id not in ids)
         self._hidden += hidden
-        while len(self._hidden) > HIDINGS:
+        while len(self._hidden) > DELETIONS:
             self._whole_from = max(self._whole_from, self._hidden.popleft().at + 1)
         while self._hidden and self._hidden[0].at < self._whole_from:
             self._hidden.popleft()
@@ -97,7 +97,7 @@ class History:
             return None
         hidden = [hiding.id for hiding in self._hidden if hiding.seq <= since <= hiding.at]
         missed = [kept.data for kept in self._kept if kept.seq > since]
-        room = self._frame_limit - HIDING_BYTES * len(hidden)
+        room = self._frame_limit - DELETION_BYTES * len(hidden)
         fits = room >= frames.HISTORY_BYTES and self._newest(len(missed), room) == missed
         if len(missed) > self._recovery_limit or not fits:
             return None

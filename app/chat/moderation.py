@@ -12,7 +12,7 @@ from collections.abc import Callable
 from app.chat.room import Chat
 from app.chat.rules import MAX_BANS, Ban, Rules
 from app.engines import Engine
-from app.engines.presence import Roster
+from app.engines.presence import LocalPresence
 from app.exceptions import InvalidRequest, StoreError
 
 TRIES = 50  # to change rules that others change at the same time
@@ -22,9 +22,9 @@ RETRY = 0.02  # seconds, in which this worker learns of the others' rules
 class Moderation:
     """The owner's acts. All raise StoreError when the store does not take them."""
 
-    def __init__(self, chat: Chat, roster: Roster, engine: Engine, owner: str) -> None:
+    def __init__(self, chat: Chat, presence: LocalPresence, engine: Engine, owner: str) -> None:
         self._chat = chat
-        self._roster = roster
+        self._presence = presence
         self._engine = engine
         self._owner = owner
 
@@ -40,7 +40,7 @@ class Moderation:
         """
         if username.lower() == self._owner.lower():
             raise InvalidRequest("username", "This is the owner's own name. Ban somebody else.")
-        session, limit_key = await self._roster.find(username) or (await self._last_session(username), None)
+        session, limit_key = await self._presence.find(username) or (await self._last_session(username), None)
         mark = self._chat.admission.mark(limit_key)
         before = self.rules.ban(username)
         ban = Ban(

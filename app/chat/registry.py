@@ -14,13 +14,13 @@ from app import metrics
 from app.chat.limits import Window
 from app.engines.presence import Session
 from app.exceptions import ServerFull, TooManyConnections
-from app.wire.prepared import Batch
-from app.wire.sender import Outbox
+from app.wire.prepared import PreparedFrames
+from app.wire.sender import Sender
 
 FLOOD_FRAMES = 200  # frames of any kind, and
 FLOOD_BAD_FRAMES = 20  # frames that are none, that a client may not send within
 FLOOD_SECONDS = 10.0
-BREATH = 0.004  # seconds of fan-out after which the event loop is given back
+YIELD_AFTER = 0.004  # seconds of fan-out after which the event loop is given back
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +31,7 @@ class Connection:
     """
 
     session: Session
-    heard: float
+    last_seen: float
     limit_key: str | None
     mark: str | None = None
     frames: Window = field(default_factory=lambda: Window(FLOOD_FRAMES, FLOOD_SECONDS))
@@ -52,7 +52,7 @@ class ConnectionRegistry:
         self._max_per_address = max_per_address
         self._slots: set[Connection] = set()
         self._addresses: Counter[str] = Counter()
-        self._outboxes: dict[Connection, Outbox] = {}
+        self._senders: dict[Connection, Sender] = {}
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -76,9 +76,9 @@ class ConnectionRegistry:
         metrics.connections.set(len(self._slots))
         return connection
 
-    def open(self, connection: Connection, outbox: Outbox) -> None:
+    def open(self, connection: Connection, sender: Sender) -> None:
         """From now on the connection receives broadcasts."""
-        self._outboxes[connection] = outbox
+        self._senders[connection] = sender
 
     def remove(self, connection: Connection) -> bool:
         """Gives the slot back. True: it had been open. Safe to call again."""
@@ -89,33 +89,33 @@ class ConnectionRegistry:
                 self._addresses[key] -= 1
                 if not self._addresses[key]:
                     del self._addresses[key]
-        return self._outboxes.pop(connection, None) is not None
+        return self._senders.pop(connection, None) is not None
 
     def forget_marks(self) -> None:
         """The secret that marks are made with is another one now."""
         for connection in self._slots:
             connection.mark = None
 
-    def outboxes(self) -> list[tuple[Connection, Outbox]]:
+    def senders(self) -> list[tuple[Connection, Sender]]:
         """Every connection that is open now."""
-        return list(self._outboxes.items())
+        return list(self._senders.items())
 
     @property
     def audience(self) -> int:
         """How many connections are open now."""
-        return len(self._outboxes)
+        return len(self._senders)
 
-    def broadcast(self, batch: Batch) -> Iterator[None]:
+    def broadcast(self, prepared: PreparedFrames) -> Iterator[None]:
         """Writes to every connection that is open now, and yields whenever the event loop should have its turn.
 
         Who comes meanwhile is not written to: it got the same frames, or their effect, when it came.
         """
-        outboxes = list(self._outboxes.values())
+        senders = list(self._senders.values())
         began, spent = self.clock(), 0.0  # without what others do while they have the event loop
-        for first in range(0, len(outboxes), 64):
-            for outbox in outboxes[first : first + 64]:
-                outbox.write(batch)
-            if (passed := self.clock() - began) > BREATH:
+        for first in range(0, len(senders), 64):
+            for sender in senders[first : first + 64]:
+                sender.write(prepared)
+            if (passed := self.clock() - began) > YIELD_AFTER:
                 spent += passed
                 yield
                 began = self.clock()

@@ -1,6 +1,6 @@
 """The room's rules: who joins and leaves, what is posted and delivered, what a newcomer sees.
 
-Knows connections, the roster and the engine, nothing of ASGI.
+Knows connections, the presence and the engine, nothing of ASGI.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from collections.abc import Sequence
 from functools import partial
 
 from app import metrics
-from app.wire import frames, client_frames
 from app.chat.admission import Admission
 from app.chat.announcer import Announcer
-from app.wire.prepared import Batch
-from app.chat.drafts import Composer
-from app.config import Settings
 from app.chat.credentials import OWNER_SESSION, Handshake
-from app.engines import Answer, Engine
-from app.exceptions import Banned, ChatError, StoreError, Unavailable, UsernameTaken
+from app.chat.drafts import Composer
 from app.chat.history import History
-from app.message import Change, Draft, Hiding, Message
-from app.owner.notifier import open_notifier
-from app.wire.sender import Outbox
 from app.chat.registry import Connection, ConnectionRegistry
-from app.engines.presence import Roster, Session
 from app.chat.rules import Rules
 from app.chat.turns import Turns
+from app.config import Settings
+from app.engines import Answer, Engine
+from app.engines.presence import LocalPresence, Session
+from app.exceptions import Banned, ChatError, StoreError, Unavailable, UsernameTaken
+from app.message import Change, Deletion, Draft, Message
+from app.owner.notifier import open_notifier
+from app.wire import client_frames, frames
+from app.wire.prepared import PreparedFrames
+from app.wire.sender import Sender
 
 POST_PATIENCE = 10.0  # seconds; the engine's own ends before, unless the room is another one now
 
@@ -38,13 +38,15 @@ logger = logging.getLogger(__name__)
 class Chat:
     """One room. `start` before the first connection, `stop` after the last."""
 
-    def __init__(self, settings: Settings, registry: ConnectionRegistry, roster: Roster, engine: Engine) -> None:
+    def __init__(
+        self, settings: Settings, registry: ConnectionRegistry, presence: LocalPresence, engine: Engine
+    ) -> None:
         self._settings = settings
         self._registry = registry
-        self._roster = roster
+        self._presence = presence
         self._engine = engine
         self._notifier = open_notifier(settings, engine)
-        self.announcer = Announcer(registry, roster, settings.announce_limit, self._notifier.owner_came)
+        self.announcer = Announcer(registry, presence, settings.announce_limit, self._notifier.owner_came)
         self._composer = Composer(settings)
         self.turns = Turns()  # for messages that may be expensive to check
         self._posting: dict[str, Answer] = {}  # over HTTP, by draft: who waits for it to be stored
@@ -79,7 +81,7 @@ class Chat:
     @property
     def users(self) -> int:
         """Usernames connected now."""
-        return self._roster.users
+        return self._presence.users
 
     @property
     def total(self) -> int:
@@ -93,13 +95,13 @@ class Chat:
         newcomer = self.admission.check(handshake)
         connection = self._registry.add(newcomer, handshake.limit_key)
         try:
-            connection.session = await self._roster.claim(newcomer)
+            connection.session = await self._presence.claim(newcomer)
         except BaseException:
             self._registry.remove(connection)
             raise
         return connection
 
-    def join(self, connection: Connection, outbox: Outbox, epoch: str | None, since: str | None) -> None:
+    def join(self, connection: Connection, sender: Sender, epoch: str | None, since: str | None) -> None:
         """Lets a connection in: history, session and user count, then everything that is delivered from now on.
 
         Nothing is awaited between the history and the first broadcast, so none is missed or doubled. Raises
@@ -111,8 +113,8 @@ class Chat:
         if self.admission.is_banned(connection):  # since it was let in at the door
             raise Banned
         history = self._history.frame(since if epoch == self._engine.epoch else None)
-        outbox.write(Batch([history, self._session_frame(session), self.announcer.count_frame()]))
-        self._registry.open(connection, outbox)
+        sender.write(PreparedFrames([history, self._session_frame(session), self.announcer.count_frame()]))
+        self._registry.open(connection, sender)
         logger.info("User connected: %s", session.username)
 
     def leave(self, connection: Connection) -> None:
@@ -121,7 +123,7 @@ class Chat:
             return
         if self._registry.remove(connection):
             logger.info("User disconnected: %s", connection.session.username)
-        self._roster.release(connection.session)
+        self._presence.release(connection.session)
 
     def _session_frame(self, session: Session) -> bytes:
         data = frames.SessionData(
@@ -141,13 +143,13 @@ class Chat:
 
     def hear(self, connection: Connection) -> None:
         """Any frame shows that the client is alive."""
-        connection.heard = self._registry.clock()
+        connection.last_seen = self._registry.clock()
 
-    def post(self, connection: Connection, outbox: Outbox, post: client_frames.Post) -> None:
+    def post(self, connection: Connection, sender: Sender, post: client_frames.Post) -> None:
         """Accepts a message and returns before it is stored. Raises ChatError."""
         self.admission.check_rate(connection)
         draft = self._composer.compose(connection.session, post.content, post.nonce)
-        self._publish(draft, partial(self._answer, connection.session, outbox, post.nonce))
+        self._publish(draft, partial(self._answer, connection.session, sender, post.nonce))
         self.admission.note_post(connection.session)
 
     async def post_as_owner(self, content: str, nonce: str | None) -> tuple[Message, bool]:
@@ -174,10 +176,10 @@ class Chat:
         shown = draft.text if self._settings.log_message_content else f"({len(draft.text)} characters)"
         logger.info("Message from %s: %.80s", draft.username, shown)
 
-    def _answer(self, session: Session, outbox: Outbox, nonce: str | None, answer: Message | ChatError) -> None:
+    def _answer(self, session: Session, sender: Sender, nonce: str | None, answer: Message | ChatError) -> None:
         """Tells the sender alone what became of a draft that was not newly stored."""
         self.admission.forget_post(session)
-        outbox.write(Batch([frames.answer_frame(answer, nonce)]))
+        sender.write(PreparedFrames([frames.answer_frame(answer, nonce)]))
 
     async def deliver(self, messages: Sequence[Message]) -> None:
         """Sends stored messages, oldest first, to everyone who is here."""
@@ -185,8 +187,8 @@ class Chat:
         self._history.add(zip(messages, datas, strict=True))
         self.admission.note_stored(messages)
         metrics.deliveries.inc(len(messages) * self._registry.audience)
-        await self._broadcast(Batch([frames.message_frame(data) for data in datas]))
-        if not self._roster.owner_online:
+        await self._broadcast(PreparedFrames([frames.message_frame(data) for data in datas]))
+        if not self._presence.owner_online:
             self._notifier.hear(messages)
         for message in messages if self._posting else ():
             if answer := self._posting.get(message.id):
@@ -202,7 +204,7 @@ class Chat:
         if change.hidden:
             self._history.hide(change.hidden)
             self._notifier.hide({hiding.seq for hiding in change.hidden})
-            await self._broadcast(Batch([frames.hidden_frame(hiding.id) for hiding in change.hidden]))
+            await self._broadcast(PreparedFrames([frames.hidden_frame(hiding.id) for hiding in change.hidden]))
             await self._fill_history()
 
     async def _fill_history(self) -> None:
@@ -218,7 +220,7 @@ class Chat:
         self.announcer.obey(rules)
         return self.admission.obey(rules)
 
-    def renew(self, past: Sequence[Message], hidden: Sequence[Hiding]) -> None:
+    def renew(self, past: Sequence[Message], hidden: Sequence[Deletion]) -> None:
         """As Listener has it. All who are here are sent back to the door: what they know is not the room any more."""
         settings, engine = self._settings, self._engine
         keep = max(settings.history_limit, settings.recovery_limit)
@@ -232,7 +234,7 @@ class Chat:
             self._registry.forget_marks()
         self._obey()
         if self._epoch:
-            self._roster.renew()
+            self._presence.renew()
             # At once in the same epoch: a client that heard what comes next could recover without what is missing.
             spread = None if engine.epoch == self._epoch else settings.shutdown_spread
             self.announcer.begin_anew(self.admission.is_banned, spread)
@@ -241,10 +243,10 @@ class Chat:
     def trouble(self) -> None:
         """Tells everybody that nothing new arrives for now."""
         error = Unavailable("Messages can't be sent or received at the moment. What is missed comes later by itself.")
-        list(self._registry.broadcast(Batch([frames.error_frame(error)])))  # at once
+        list(self._registry.broadcast(PreparedFrames([frames.error_frame(error)])))  # at once
 
-    async def _broadcast(self, batch: Batch) -> None:
-        for _ in self._registry.broadcast(batch):
+    async def _broadcast(self, prepared: PreparedFrames) -> None:
+        for _ in self._registry.broadcast(prepared):
             await asyncio.sleep(0)
 
 

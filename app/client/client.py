@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from app.client.pending_posts import Posts
+from app.client.pending_posts import PendingPosts
 from app.exceptions import CloseCode
 
 FIRST_DELAY, MAX_DELAY = 0.5, 30.0  # seconds, bounds of the random wait before the first and a late reconnection
@@ -81,7 +81,7 @@ class ChatClient:
         self.state = State.CONNECTING
         self._on_message, self._on_frame, self._on_state = on_message, on_frame, on_state
         self._jitter, self._sleep = jitter, sleep
-        self._posts = Posts()
+        self._posts = PendingPosts()
         self._seen: dict[str, None] = {}  # ids, oldest first
         self._patience, self._attempt = FIRST_PATIENCE, 0
         self._reset()

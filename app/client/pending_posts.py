@@ -16,7 +16,7 @@ RETRY = 1.0  # seconds after which a refused post is sent again, where the refus
 TRY_AGAIN = ("unavailable", "rate_limited", "slow_mode")  # refusals that pass
 
 
-class Posts:
+class PendingPosts:
     """Keeps each post until it is answered, under the same nonce however often it is sent.
 
     `wake` is set when there may be something to send.

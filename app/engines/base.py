@@ -16,7 +16,7 @@ from app import metrics
 from app.engines.drafts import Pending, refuse
 from app.engines.writer import Writer
 from app.exceptions import NonceReused, StoreError
-from app.message import Change, Draft, Hiding, Message
+from app.message import Change, Deletion, Draft, Message
 
 HIDE_STEP = 1000  # messages that are hidden at once
 HIDE_BYTES = 100  # of a frame that tells of one
@@ -31,7 +31,7 @@ By = Literal["id", "username", "session"]
 class Listener(Protocol):
     """Who hears what an engine has stored."""
 
-    def renew(self, past: Sequence[Message], hidden: Sequence[Hiding]) -> None:
+    def renew(self, past: Sequence[Message], hidden: Sequence[Deletion]) -> None:
         """The store was opened, or is another one now, or what was not told yet of it is not there any more.
 
         `past`: its newest messages; `hidden`: what was hidden since the first of them; both oldest first.
@@ -111,7 +111,7 @@ class Engine(Writer):
         return await self._do(partial(self._change, Change(rules=new), old)) is not None
 
     @abstractmethod
-    async def _open(self) -> tuple[list[Message], list[Hiding]]:
+    async def _open(self) -> tuple[list[Message], list[Deletion]]:
         """Opens the store, sets what holds from `start` on, returns what `Listener.renew` is told."""
 
     @abstractmethod
@@ -141,7 +141,7 @@ class Engine(Writer):
         return await self._in_time(self._find(*what))
 
     async def _hide(self, messages: Sequence[Message]) -> int:
-        done = await self._change(Change(tuple(Hiding(message.seq, message.id, self.seq) for message in messages)))
+        done = await self._change(Change(tuple(Deletion(message.seq, message.id, self.seq) for message in messages)))
         return len(done.hidden) if done else 0
 
     async def _change(self, change: Change, old: str = "") -> Change | None:

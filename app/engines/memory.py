@@ -10,7 +10,7 @@ from pathlib import Path
 from app.engines.lock import Lock
 from app.engines.sqlite import SQLiteEngine
 from app.exceptions import StoreError
-from app.message import Hiding, Message
+from app.message import Deletion, Message
 
 ADVICE = "Several workers can't share it: start with a single worker, or set ENGINE_URL=redis://…"
 
@@ -23,7 +23,7 @@ class MemoryEngine(SQLiteEngine):
         name = f"portfolio-chat-{os.getuid()}-{os.getppid()}.lock"
         self._lock = Lock(Path(tempfile.gettempdir()) / name, lock_timeout)
 
-    async def _open(self) -> tuple[list[Message], list[Hiding]]:
+    async def _open(self) -> tuple[list[Message], list[Deletion]]:
         if _has_siblings():
             try:
                 await self._lock.take("memory://", ADVICE)

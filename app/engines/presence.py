@@ -1,6 +1,7 @@
 """Who is here, by name: sessions, the names that they hold, and who came and left.
 
-`Roster` knows the sessions of this process. It never waits, so that nothing changes between a check and what follows.
+`LocalPresence` knows the sessions of this process. It never waits, so that nothing changes between a check and what
+follows.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ Event = Literal["user_joined", "user_left"]
 class Session:
     """One user, connected any number of times (tabs).
 
-    `provable`: its client knows tokens. `limit_key`: of its newest address. `present`: the others take
+    `supports_tokens`: its client knows tokens. `limit_key`: of its newest address. `present`: the others take
     it to be here, which goes on for a moment after its last connection ended. `held_until`: when its name is free again
-    after that, on the roster's clock. `granted`: the other workers' word on the name, where there are any.
+    after that, on the presence's clock. `granted`: the other workers' word on the name, where there are any.
     """
 
     username: str
     address: str
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    provable: bool = False
+    supports_tokens: bool = False
     role: str = "visitor"
     limit_key: str | None = None
     connections: int = 0
@@ -47,7 +48,7 @@ class Session:
 
 
 class Listener(Protocol):
-    """Who hears what happens to the roster."""
+    """Who hears what happens to the presence."""
 
     def announce(self, event: Event, username: str) -> None:
         """A user came or left."""
@@ -59,7 +60,7 @@ class Listener(Protocol):
         """The name turned out to be somebody else's."""
 
 
-class Roster:
+class LocalPresence:
     """The sessions of this process. `owner`: the owner's username. `clock` is monotonic seconds."""
 
     def __init__(self, owner: str = "owner", clock: Callable[[], float] = time.monotonic) -> None:
@@ -118,7 +119,7 @@ class Roster:
         if session.connections:
             return
         self._count(session, -1)
-        session.held_until = self._clock() + (HOLD if session.provable else 0.0)
+        session.held_until = self._clock() + (HOLD if session.supports_tokens else 0.0)
         self._leaving[session] = asyncio.get_running_loop().call_later(LEAVE_DELAY, self._leave_now, session)
 
     def _count(self, session: Session, change: int) -> None:
@@ -148,6 +149,8 @@ def is_same(holder: Session, newcomer: Session) -> bool:
     know them takes over only a session that lives.
     """
     told_apart = (
-        holder.provable or holder.address != newcomer.address or not (holder.connections or not newcomer.provable)
+        holder.supports_tokens
+        or holder.address != newcomer.address
+        or not (holder.connections or not newcomer.supports_tokens)
     )
     return holder.id == newcomer.id or not told_apart

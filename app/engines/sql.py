@@ -44,7 +44,7 @@ PAIR = "(?, ?)"
 NEWEST = SELECT + " WHERE seq > ? AND seq < ? AND text != '' ORDER BY seq DESC LIMIT ?"
 PAGE = SELECT + " WHERE seq > ? AND seq < ? AND text != '' ORDER BY seq LIMIT ?"
 FIND = SELECT + " WHERE seq > ? AND seq < ? AND text != '' AND %s = ? COLLATE NOCASE ORDER BY seq DESC LIMIT ?"
-HIDINGS = "SELECT seq, id, hidden FROM message WHERE hidden >= ? ORDER BY hidden, seq"
+DELETIONS = "SELECT seq, id, hidden FROM message WHERE hidden >= ? ORDER BY hidden, seq"
 HIDE = "UPDATE message SET hidden = ?, username = '', content = '', text = '' WHERE seq = ? AND text != ''"
 AMEND = "UPDATE room SET rules = ? WHERE rules = ?"
 FORGET = (

@@ -27,7 +27,7 @@ from app.engines.base import FIRST, LAST, By, Engine
 from app.engines.drafts import number
 from app.engines.lock import Lock
 from app.exceptions import StoreError
-from app.message import Change, Draft, Hiding, Message
+from app.message import Change, Deletion, Draft, Message
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class SQLiteEngine(Engine):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
         self._db: sqlite3.Connection | None = None
 
-    async def _open(self) -> tuple[list[Message], list[Hiding]]:
+    async def _open(self) -> tuple[list[Message], list[Deletion]]:
         if self._path.is_dir():
             raise StoreError(f"{self._path} is a directory. Name a file in it in ENGINE_URL.")
         with faults_of(self._path):
@@ -64,7 +64,7 @@ class SQLiteEngine(Engine):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # the secret in it is nobody else's
         return await self._in_thread(self._connect)
 
-    def _connect(self) -> tuple[list[Message], list[Hiding]]:
+    def _connect(self) -> tuple[list[Message], list[Deletion]]:
         self._db = db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         version = version_of(db, self._path)  # before anything is changed in what may be another program's file
         _let_shrink(db, self._path)  # which a new file takes only before anything else
@@ -76,7 +76,7 @@ class SQLiteEngine(Engine):
         self.seq = (db.execute(sql.LAST_SEQ).fetchone() or (0,))[0]
         past = [Message(*row) for row in reversed(db.execute(sql.NEWEST, (FIRST, LAST, self.keep)).fetchall())]
         since = past[0].seq if len(past) == self.keep else self.pruned
-        return past, [Hiding(*row) for row in db.execute(sql.HIDINGS, (since,))]
+        return past, [Deletion(*row) for row in db.execute(sql.DELETIONS, (since,))]
 
     async def _store(self, drafts: list[Draft]) -> list[Message]:
         with metrics.storing(len(drafts)):

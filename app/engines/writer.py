@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 class Writer(ABC):
     """Stores drafts, and does acts between them. `healthy` tells whether the store took the last batch.
 
-    `batch_bytes`: what the frames of one batch may take together, so that it fits into every outbox.
+    `batch_bytes`: what the frames of one batch may take together, so that it fits into every sender.
     """
 
     def __init__(self, batch_bytes: int) -> None:

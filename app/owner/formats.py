@@ -35,7 +35,7 @@ _BIDI = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Notification:
     """What the owner is told: the last of `count` messages, and where the chat is.
 
     `timestamp` is Unix seconds. A `count` of MOST stands for as many or more. `url` is PUBLIC_URL and may be empty.
@@ -58,7 +58,7 @@ def format_of(url: str) -> Format:
     return "ntfy" if host.startswith("ntfy.") else "json"
 
 
-def request(format: Format, url: str, notice: Notice) -> Request:
+def request(format: Format, url: str, notice: Notification) -> Request:
     """The POST that tells `notice` to `url`; userinfo in the URL becomes basic authentication.
 
     Raises ValueError for a URL that is not of http or https, or can't be one.
@@ -84,7 +84,7 @@ def _address(url: str) -> tuple[str, Mapping[str, str]]:
     return address, {"Authorization": f"Basic {base64.b64encode(userinfo).decode()}"}
 
 
-def _heading(notice: Notice) -> str:
+def _heading(notice: Notification) -> str:
     name = _NOT_IN_NAMES.sub("?", notice.username)
     when = time.strftime("at %H:%M UTC", time.gmtime(notice.timestamp))
     if notice.count == 1:
@@ -106,7 +106,7 @@ def _json(content: Mapping[str, Any]) -> tuple[bytes, Mapping[str, str]]:
     return json.dumps(content).encode(), {"Content-Type": "application/json"}
 
 
-def _plain_json(notice: Notice) -> tuple[bytes, Mapping[str, str]]:
+def _plain_json(notice: Notification) -> tuple[bytes, Mapping[str, str]]:
     """For programs, so the text is as typed."""
     return _json(
         {
@@ -120,7 +120,7 @@ def _plain_json(notice: Notice) -> tuple[bytes, Mapping[str, str]]:
     )
 
 
-def _discord(notice: Notice) -> tuple[bytes, Mapping[str, str]]:
+def _discord(notice: Notification) -> tuple[bytes, Mapping[str, str]]:
     """Discord shows Markdown, and a backslash before any punctuation takes its meaning from it, a URL's too."""
     heading, text = (_PUNCTUATION.sub(r"\\\1", part) for part in (_heading(notice), _cut(notice.text.translate(_BIDI))))
     content = f"**{heading}:**\n{text}"
@@ -130,7 +130,7 @@ def _discord(notice: Notice) -> tuple[bytes, Mapping[str, str]]:
     return _json({"content": content, "allowed_mentions": {"parse": []}, "flags": SUPPRESS_EMBEDS})
 
 
-def _slack(notice: Notice) -> tuple[bytes, Mapping[str, str]]:
+def _slack(notice: Notification) -> tuple[bytes, Mapping[str, str]]:
     """In Slack `&`, `<` and `>` are escaped everywhere; only `mrkdwn` has formatting, and that is for the link alone.
 
     `text` is what notifications show. It is read as addresses are looked for, so it holds nothing but the heading.
@@ -150,7 +150,7 @@ def _slack_escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _ntfy(notice: Notice) -> tuple[bytes, Mapping[str, str]]:
+def _ntfy(notice: Notification) -> tuple[bytes, Mapping[str, str]]:
     """Without a Markdown header ntfy shows text as it is, but its apps make links of addresses."""
     headers = {"Content-Type": "text/plain; charset=utf-8", "Title": _heading(notice)}
     if notice.url:
@@ -158,7 +158,7 @@ def _ntfy(notice: Notice) -> tuple[bytes, Mapping[str, str]]:
     return _unlinked(notice.text).encode("utf-8", "replace"), headers
 
 
-_BODIES: Mapping[Format, Callable[[Notice], tuple[bytes, Mapping[str, str]]]] = {
+_BODIES: Mapping[Format, Callable[[Notification], tuple[bytes, Mapping[str, str]]]] = {
     "discord": _discord,
     "slack": _slack,
     "ntfy": _ntfy,

@@ -17,7 +17,7 @@ from app.config import Settings
 from app.engines import Engine
 from app.exceptions import StoreError
 from app.message import Message
-from app.owner.formats import MOST, Format, Notice, format_of
+from app.owner.formats import MOST, Format, Notification, format_of
 from app.owner.webhook import Webhook
 
 if TYPE_CHECKING:  # Redis' driver may be missing
@@ -57,7 +57,7 @@ class Notifier:
 
     def __init__(
         self,
-        send: Callable[[Notice], Awaitable[bool]] | None,
+        send: Callable[[Notification], Awaitable[bool]] | None,
         claim: Claim,
         public_url: str = "",
         on_sent: Callable[[bool], object] = lambda ok: None,
@@ -118,7 +118,7 @@ class Notifier:
         # The owner may have come during the claim, and what came later than `newest` is not covered by it.
         if (messages := self._take(newest)) and self._send:
             last = messages[-1]
-            notice = Notice(last.username, last.text, last.timestamp, len(messages), self._public_url)
+            notice = Notification(last.username, last.text, last.timestamp, len(messages), self._public_url)
             self._on_sent(await self._send(notice))
 
     def _take(self, seq: int) -> list[Message]:

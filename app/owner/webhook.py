@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from app.owner import formats
-from app.owner.formats import Format, Notice
+from app.owner.formats import Format, Notification
 
 TIMEOUT = 5.0  # seconds for a try, from the name look-up to the answer's last header
 PAUSES = (1.0, 2.0)  # seconds before the second and the third try
@@ -40,7 +40,7 @@ class Webhook:
         self._timeout = timeout
         self._sleep = sleep
 
-    async def send(self, notice: Notice) -> bool:
+    async def send(self, notice: Notification) -> bool:
         """Whether the notice arrived, after three tries at most. Raises nothing: a failure is logged here."""
         reason = await self._try(notice)
         for pause in PAUSES:
@@ -54,7 +54,7 @@ class Webhook:
             logger.warning("The notice of %s could not be sent to %s: %s. Check NOTIFY_URL", what, host, reason)
         return not reason
 
-    async def _try(self, notice: Notice) -> str:
+    async def _try(self, notice: Notification) -> str:
         """Why it failed, in a word or two; nothing when it arrived."""
         try:
             post = _Post(formats.request(self._format, self._url, notice), self._timeout)

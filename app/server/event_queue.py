@@ -6,10 +6,10 @@ import asyncio
 import time
 from typing import Any
 
-BREATH = 0.004  # seconds of reading without a pause after which the event loop is given back
+YIELD_AFTER = 0.004  # seconds of reading without a pause after which the event loop is given back
 
 
-class Inbox:
+class EventQueue:
     """The events for one endpoint. An asyncio.Queue would cost an idle connection 3 KiB for what it never uses."""
 
     __slots__ = ("_events", "_taken", "_turn", "_waiter")
@@ -37,13 +37,13 @@ class Inbox:
         """The oldest event. For one reader at a time, who gives the event loop back when it has read for a while."""
         if not self.empty() and time.monotonic() > self._turn:
             await asyncio.sleep(0)
-            self._turn = time.monotonic() + BREATH
+            self._turn = time.monotonic() + YIELD_AFTER
         while self.empty():
             self._events.clear()
             self._taken = 0
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
             self._waiter = None
-            self._turn = time.monotonic() + BREATH
+            self._turn = time.monotonic() + YIELD_AFTER
         self._taken += 1
         return self._events[self._taken - 1]

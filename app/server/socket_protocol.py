@@ -15,13 +15,13 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from app.exceptions import CloseCode
-from app.server.event_queue import Inbox
+from app.server.event_queue import EventQueue
 from app.wire.sender import DIRECT
 
 CLOSE_TIMEOUT = 5.0  # seconds that a peer may take to read up to its close frame, before it is cut off
 HURRY = 1.0  # the same at the server's end, and for a peer whose input is discarded
 INVALID_UTF8 = 1007
-INBOX_LIMIT = 64  # events that may wait for the app before the parser waits for it
+EVENT_LIMIT = 64  # events that may wait for the app before the parser waits for it
 SLICE = 4096  # bytes that are parsed before the flood limit is looked at again
 FLOOD_FRAMES = 200  # frames that the app does not see, which a peer may send in
 FLOOD_SECONDS = 10.0
@@ -41,7 +41,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         *("handshake_complete", "handshake_initiated", "initial_response", "last_ping_rtt", "logger", "loop"),
         *("pending_ping_payload", "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer", "pong_timer"),
         *("queue", "read_paused", "request", "response", "root_path", "scheme", "scope", "server", "tasks"),
-        *("transport", "writable", "discarding", "flood_count", "flood_until", "inbox", "unparsed"),
+        *("transport", "writable", "discarding", "flood_count", "flood_until", "event_queue", "unparsed"),
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -49,7 +49,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.discarding = False
         self.flood_count, self.flood_until = 0, 0.0
         self.unparsed = b""
-        self.queue = self.inbox = Inbox()  # type: ignore[assignment] # it has what uvicorn uses of a Queue
+        self.queue = self.event_queue = EventQueue()  # type: ignore[assignment] # it has what uvicorn uses of a Queue
         self.writable = WRITABLE
 
     def handle_connect(self, event: Request) -> None:
@@ -122,7 +122,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             return False
         if self.handshake_initiated and not self.handshake_complete:
             return False  # a frame before the handshake is answered breaks websockets' parser
-        return self.close_sent or len(self.inbox) < INBOX_LIMIT
+        return self.close_sent or len(self.event_queue) < EVENT_LIMIT
 
     def read_or_pause(self) -> None:
         """Reads only while everything read is parsed and, until the close frame is sent, taken by the app.
@@ -133,14 +133,14 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if pause and not self.read_paused:
             self.transport.pause_reading()
             self.read_paused = True
-        elif not pause and self.read_paused and (self.close_sent or self.inbox.empty()):
+        elif not pause and self.read_paused and (self.close_sent or self.event_queue.empty()):
             self.read_paused = False
             self.transport.resume_reading()
 
     async def receive(self) -> Any:
         """The next event for the app."""
-        event = await self.inbox.get()
-        if self.inbox.empty():
+        event = await self.event_queue.get()
+        if self.event_queue.empty():
             self.parse()
         return event
 

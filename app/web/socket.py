@@ -18,25 +18,34 @@ from app.chat.credentials import SUBPROTOCOL
 from app.chat.registry import Connection
 from app.chat.room import Chat
 from app.config import Settings
-from app.exceptions import ChatError, CloseCode, ConnectionRefused, InvalidFrame, OriginNotAllowed, RequestRefused, Restarting, UnsupportedData
+from app.exceptions import (
+    ChatError,
+    CloseCode,
+    ConnectionRefused,
+    InvalidFrame,
+    OriginNotAllowed,
+    RequestRefused,
+    Restarting,
+    UnsupportedData,
+)
 from app.web.requests import handshake_of
 from app.web.responses import refusal
 from app.wire import client_frames, frames
-from app.wire.prepared import Batch
-from app.wire.sender import Outbox, open_outbox
+from app.wire.prepared import PreparedFrames
+from app.wire.sender import Sender, open_sender
 
 LONG = 256  # characters of a frame past which it may be expensive, and waits for its turn
 
 logger = logging.getLogger(__name__)
 
-_PONG = Batch([frames.encode(frames.PongFrame())])
+_PONG = PreparedFrames([frames.encode(frames.PongFrame())])
 
 
 class ChatEndpoint(WebSocketEndpoint):
     """One connection, from its handshake to its end."""
 
     chat: Chat
-    outbox: Outbox | None = None
+    sender: Sender | None = None
     connection: Connection | None = None
     _task: asyncio.Task[object] | None = None
     _given_up = False
@@ -64,18 +73,18 @@ class ChatEndpoint(WebSocketEndpoint):
         except ConnectionRefused as error:
             refused = error
         try:
-            await websocket.accept(subprotocol=SUBPROTOCOL if handshake.provable else None)
+            await websocket.accept(subprotocol=SUBPROTOCOL if handshake.supports_tokens else None)
             limit = websocket.app.state.settings.ws_send_buffer
-            self.outbox = open_outbox(self.scope, self.send, limit, self._give_up)
+            self.sender = open_sender(self.scope, self.send, limit, self._give_up)
             if refused:
                 raise refused
             assert self.connection
             query = websocket.query_params
-            self.chat.join(self.connection, self.outbox, query.get("epoch"), query.get("since"))
+            self.chat.join(self.connection, self.sender, query.get("epoch"), query.get("since"))
         except ConnectionRefused as error:
             self._refuse(error)
         except BaseException:
-            await self.on_disconnect(websocket, CloseCode.OUR_FAULT)  # Starlette doesn't call it from here
+            await self.on_disconnect(websocket, CloseCode.INTERNAL_ERROR)  # Starlette doesn't call it from here
             raise
 
     async def decode(self, websocket: WebSocket, message: Any) -> str | bytes:
@@ -92,29 +101,29 @@ class ChatEndpoint(WebSocketEndpoint):
             self._receive(data)
 
     def _receive(self, data: str | bytes) -> None:
-        if not self.outbox or self.outbox.closed or not self.connection:
+        if not self.sender or self.sender.closed or not self.connection:
             return  # it was refused or closed, and goes on talking
         self.chat.hear(self.connection)
         try:
-            self._handle(self.connection, self.outbox, data)
+            self._handle(self.connection, self.sender, data)
         except ChatError as error:
-            self.outbox.write(Batch([frames.error_frame(error, client_frames.nonce_of(data))]))
+            self.sender.write(PreparedFrames([frames.error_frame(error, client_frames.nonce_of(data))]))
             bad = isinstance(error, InvalidFrame | UnsupportedData)
             if bad and self.chat.admission.is_flood(self.connection, bad=True):
-                self.outbox.close(CloseCode.FLOOD)
+                self.sender.close(CloseCode.FLOOD)
         except Exception as error:
             logger.exception("WebSocket error: %s", type(error).__name__)
-            self.outbox.close(CloseCode.OUR_FAULT)
+            self.sender.close(CloseCode.INTERNAL_ERROR)
 
     async def on_disconnect(self, websocket: WebSocket, close_code: int) -> None:
         """Frees everything, however the connection ended. Safe to call again."""
         connection, self.connection = self.connection, None
         if connection:
             self.chat.leave(connection)
-        outbox, self.outbox = self.outbox, None
-        if outbox:
-            metrics.closes.inc(int(outbox.code or close_code))
-            await outbox.release()
+        sender, self.sender = self.sender, None
+        if sender:
+            metrics.closes.inc(int(sender.code or close_code))
+            await sender.release()
 
     def _refused_unseen(self, websocket: WebSocket) -> RequestRefused | None:
         """Why somebody is not even let in to be told why, but by HTTP."""
@@ -126,25 +135,25 @@ class ChatEndpoint(WebSocketEndpoint):
             return OriginNotAllowed()
         return Restarting() if self.chat.draining else None
 
-    def _handle(self, connection: Connection, outbox: Outbox, data: str | bytes) -> None:
+    def _handle(self, connection: Connection, sender: Sender, data: str | bytes) -> None:
         if self.chat.admission.is_flood(connection, bad=False):
-            outbox.close(CloseCode.FLOOD)
+            sender.close(CloseCode.FLOOD)
             return
         if len(data) > client_frames.MAX_FRAME // 4 and _size(data) > client_frames.MAX_FRAME:
-            outbox.close(CloseCode.TOO_BIG)
+            sender.close(CloseCode.TOO_BIG)
             return
         if isinstance(data, bytes):
             raise UnsupportedData
         frame = client_frames.decode(data)
         if isinstance(frame, client_frames.Post):
-            self.chat.post(connection, outbox, frame)
+            self.chat.post(connection, sender, frame)
         elif isinstance(frame, client_frames.ClientPing):
-            outbox.write(_PONG)
+            sender.write(_PONG)
 
     def _refuse(self, error: ConnectionRefused) -> None:
-        assert self.outbox
-        self.outbox.write(Batch([frames.error_frame(error)]))
-        self.outbox.close(error.close_code)
+        assert self.sender
+        self.sender.write(PreparedFrames([frames.error_frame(error)]))
+        self.sender.close(error.close_code)
 
     def _give_up(self) -> None:
         self._given_up = True

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 
-class Batch:
+class PreparedFrames:
     """Frames that go out together, in order: encoded once, however many connections they are written to."""
 
     def __init__(self, frames: Sequence[bytes]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from app import tasks
 from app.exceptions import CloseCode
-from app.wire.prepared import Batch
+from app.wire.prepared import PreparedFrames
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -26,7 +26,7 @@ DIRECT = "chat.direct"
 logger = logging.getLogger(__name__)
 
 
-class Outbox(Protocol):
+class Sender(Protocol):
     """Where frames for one client go. `write` and `close` never wait, never raise, and do nothing after `close`.
 
     `code`: what `close` was called with, where the server does not say it again at the end.
@@ -38,14 +38,14 @@ class Outbox(Protocol):
     def closed(self) -> bool:
         """Whether nothing goes out any more."""
 
-    def write(self, batch: Batch) -> None:
-        """Sends a batch after all earlier ones. Closes a client that has not read enough of them (4001)."""
+    def write(self, prepared: PreparedFrames) -> None:
+        """Sends frames after all earlier ones. Closes a client that has not read enough of them (4001)."""
 
     def close(self, code: CloseCode) -> None:
         """Sends what waits, then the close frame. A client that does not read that far is cut off."""
 
     async def release(self) -> None:
-        """Frees what the outbox holds, when the connection has ended. Safe to call again."""
+        """Frees what the sender holds, when the connection has ended. Safe to call again."""
 
 
 class Pipe(Protocol):
@@ -58,7 +58,7 @@ class Pipe(Protocol):
         """Writes a close frame, and sees to it that the connection ends, whatever the client does."""
 
 
-class DirectOutbox:
+class DirectSender:
     """Writes ready-made bytes to the socket: the fast way, on our own server. Needs no task and no queue."""
 
     __slots__ = ("_file", "_limit", "_pipe", "_transport", "code")
@@ -74,8 +74,8 @@ class DirectOutbox:
     def closed(self) -> bool:
         return self._pipe.close_sent or self._transport.is_closing()
 
-    def write(self, batch: Batch) -> None:
-        transport, wire = self._transport, batch.wire
+    def write(self, prepared: PreparedFrames) -> None:
+        transport, wire = self._transport, prepared.wire
         if self._pipe.close_sent or transport.is_closing():
             return  # and the file may be another connection's in a moment
         waiting = transport.get_write_buffer_size()
@@ -100,7 +100,7 @@ class DirectOutbox:
         """Nothing is held."""
 
 
-class QueueOutbox:
+class QueueSender:
     """Writes through ASGI, on any server: a bounded queue and one task.
 
     `give_up` is called when even the close frame can't be sent within CLOSE_TIMEOUT.
@@ -115,26 +115,26 @@ class QueueOutbox:
         self._send = send
         self._limit = limit  # bytes
         self._give_up = give_up
-        self._queue: deque[Batch] = deque()
+        self._queue: deque[PreparedFrames] = deque()
         self._waiting = 0  # bytes, in the queue and in the server's hands
         self.code: CloseCode | None = None
         self._gone = False  # the client takes nothing more
         self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
-        self._task = tasks.spawn(self._run(), "outbox")
+        self._task = tasks.spawn(self._run(), "sender")
 
     @property
     def closed(self) -> bool:
         return self._gone or self.code is not None
 
-    def write(self, batch: Batch) -> None:
+    def write(self, prepared: PreparedFrames) -> None:
         if self.closed:
             return
-        if self._waiting + batch.size > self._limit:
+        if self._waiting + prepared.size > self._limit:
             self.close(CloseCode.TOO_SLOW)
             return
-        self._waiting += batch.size
-        self._queue.append(batch)
+        self._waiting += prepared.size
+        self._queue.append(prepared)
         self._wake.set()
 
     def close(self, code: CloseCode) -> None:
@@ -170,13 +170,13 @@ class QueueOutbox:
             self._wake.clear()
             await self._wake.wait()
             return
-        batch = self._queue.popleft()
-        for text in batch.texts:
+        prepared = self._queue.popleft()
+        for text in prepared.texts:
             await self._send({"type": "websocket.send", "text": text})
-        self._waiting -= batch.size
+        self._waiting -= prepared.size
 
 
-def open_outbox(scope: Scope, send: Send, limit: int, give_up: Callable[[], object]) -> Outbox:
-    """The fastest way that the server offers. For `limit` (bytes) and `give_up` see QueueOutbox."""
+def open_sender(scope: Scope, send: Send, limit: int, give_up: Callable[[], object]) -> Sender:
+    """The fastest way that the server offers. For `limit` (bytes) and `give_up` see QueueSender."""
     pipe: Pipe | None = scope.get("extensions", {}).get(DIRECT)
-    return DirectOutbox(pipe, limit) if pipe else QueueOutbox(send, limit, give_up)
+    return DirectSender(pipe, limit) if pipe else QueueSender(send, limit, give_up)

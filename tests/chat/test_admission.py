@@ -27,7 +27,7 @@ def door(clock: Clock) -> Admission:
 
 
 def somebody(role: str = "visitor") -> Connection:
-    return Connection(Session("ada", "a", "session", provable=True, role=role), 0.0, None)
+    return Connection(Session("ada", "a", "session", supports_tokens=True, role=role), 0.0, None)
 
 
 def stored(role: str = "visitor") -> Message:

@@ -10,11 +10,11 @@ import pytest
 from app import tasks
 from app.chat import announcer
 from app.chat.announcer import Announcer
-from app.exceptions import CloseCode
 from app.chat.registry import Connection, ConnectionRegistry
-from app.engines.presence import Roster, Session
 from app.chat.rules import Ban, Rules
-from tests.support.fakes import Clock, FakeOutbox
+from app.engines.presence import LocalPresence, Session
+from app.exceptions import CloseCode
+from tests.support.fakes import Clock, FakeSender
 
 pytestmark = pytest.mark.anyio
 
@@ -25,17 +25,17 @@ class Hall:
     def __init__(self) -> None:
         self.came = 0
         self.registry = ConnectionRegistry(100)
-        self.roster = Roster("owner")
-        self.announcer = Announcer(self.registry, self.roster, 10, self.note)
+        self.presence = LocalPresence("owner")
+        self.announcer = Announcer(self.registry, self.presence, 10, self.note)
 
     def note(self) -> None:
         self.came += 1
 
-    async def enter(self, name: str, role: str = "visitor") -> FakeOutbox:
-        session = await self.roster.claim(Session(name, "a", id=name, role=role))
-        connection, outbox = self.registry.add(session, None), FakeOutbox()
-        self.registry.open(connection, outbox)
-        return outbox
+    async def enter(self, name: str, role: str = "visitor") -> FakeSender:
+        session = await self.presence.claim(Session(name, "a", id=name, role=role))
+        connection, sender = self.registry.add(session, None), FakeSender()
+        self.registry.open(connection, sender)
+        return sender
 
 
 @pytest.fixture
@@ -55,16 +55,16 @@ async def settle() -> None:
 async def test_who_is_banned_must_go_and_nobody_else(hall: Hall) -> None:
     eve, tab, ada = await hall.enter("Eve"), await hall.enter("eve"), await hall.enter("ada")
     await hall.announcer.remove(lambda connection: connection.session.username == "Eve")
-    for outbox in (eve, tab):
-        assert outbox.code is CloseCode.REMOVED
-        assert [frame["data"] for frame in outbox.of("error")] == [{"code": "banned"}]
+    for sender in (eve, tab):
+        assert sender.code is CloseCode.REMOVED
+        assert [frame["data"] for frame in sender.of("error")] == [{"code": "banned"}]
     assert ada.code is None
 
 
 async def test_removal_gives_the_event_loop_back_and_leaves_out_who_comes_meanwhile(hall: Hall) -> None:
     clock = hall.registry.clock = Clock()
     members = [await hall.enter(f"user{number}") for number in range(20)]
-    late: list[FakeOutbox] = []
+    late: list[FakeSender] = []
 
     async def come() -> None:
         while True:
@@ -78,8 +78,8 @@ async def test_removal_gives_the_event_loop_back_and_leaves_out_who_comes_meanwh
     coming = asyncio.create_task(come())
     await hall.announcer.remove(is_banned)
     await tasks.end(coming)
-    assert {outbox.code for outbox in members} == {CloseCode.REMOVED}
-    assert {outbox.code for outbox in late} == {None}
+    assert {sender.code for sender in members} == {CloseCode.REMOVED}
+    assert {sender.code for sender in late} == {None}
     assert len(late) == 6  # 20 looks, of which 3 are one turn
 
 
@@ -103,8 +103,8 @@ async def test_owner_s_coming_is_told_and_noted_once(hall: Hall) -> None:
     await settle()
     assert [frame["data"]["owner_online"] for frame in ada.of("room")] == [True]
     assert hall.came == 1
-    hall.roster.release(hall.roster._sessions["owner"])
-    hall.roster.release(hall.roster._sessions["owner"])
+    hall.presence.release(hall.presence._sessions["owner"])
+    hall.presence.release(hall.presence._sessions["owner"])
     await ada.until("room", 2)
     assert [frame["data"]["owner_online"] for frame in ada.of("room")] == [True, False]
-    assert (hall.came, isinstance(next(iter(hall.registry._outboxes)), Connection)) == (1, True)
+    assert (hall.came, isinstance(next(iter(hall.registry._senders)), Connection)) == (1, True)

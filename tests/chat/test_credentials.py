@@ -67,5 +67,8 @@ def test_other_name_is_free(credentials: Credentials, name: str) -> None:
 
 def test_handshake_knows_its_subprotocols() -> None:
     handshake = Handshake("ada", "1.2.3.4", None, ("chat.v1", "bearer.s1.x"))
-    assert (handshake.provable, handshake.bearer) == (True, "s1.x")
-    assert (Handshake("ada", "1.2.3.4", None).provable, Handshake("ada", "1.2.3.4", None).bearer) == (False, None)
+    assert (handshake.supports_tokens, handshake.bearer) == (True, "s1.x")
+    assert (Handshake("ada", "1.2.3.4", None).supports_tokens, Handshake("ada", "1.2.3.4", None).bearer) == (
+        False,
+        None,
+    )

@@ -11,7 +11,7 @@ import pytest
 from app.chat.heartbeat import Heartbeat
 from app.chat.registry import Connection, ConnectionRegistry
 from app.exceptions import CloseCode
-from tests.support.fakes import Clock, FakeOutbox, add
+from tests.support.fakes import Clock, FakeSender, add
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +20,7 @@ class Ended(Exception):
     """The time that a test looks at is over."""
 
 
-class Pinged(FakeOutbox):
+class Pinged(FakeSender):
     """Notes when it was pinged and closed, in seconds since the start."""
 
     def __init__(self, clock: Clock) -> None:
@@ -46,9 +46,9 @@ class Room:
         self.silent, self.talkative = self.join("silent")[1], self.join("talkative")[1]
 
     def join(self, name: str) -> tuple[Connection, Pinged]:
-        connection, outbox = add(self.registry, name), Pinged(self.clock)
-        self.registry.open(connection, outbox)
-        return connection, outbox
+        connection, sender = add(self.registry, name), Pinged(self.clock)
+        self.registry.open(connection, sender)
+        return connection, sender
 
     async def beat(
         self, interval: float, timeout: float, until: float, stall: Callable[[float], float] = lambda _: 0.0
@@ -59,9 +59,9 @@ class Room:
             self.clock.now += seconds + stall(self.clock.now - 1000)
             if self.clock.now - 1000 > until + 1e-6:
                 raise Ended
-            for connection, outbox in self.registry.outboxes():
-                if outbox is self.talkative:
-                    connection.heard = self.clock.now
+            for connection, sender in self.registry.senders():
+                if sender is self.talkative:
+                    connection.last_seen = self.clock.now
 
         with pytest.raises(Ended):
             await Heartbeat(self.registry, interval, timeout, sleep).run()
@@ -92,11 +92,11 @@ async def test_silent_client_is_closed_at_its_timeout_and_the_talkative_kept(
 
 
 async def test_client_that_falls_silent_later_is_closed_counted_from_then(room: Room) -> None:
-    late, outbox = room.join("late")
-    late.heard = 1000 + 45
+    late, sender = room.join("late")
+    late.last_seen = 1000 + 45
     await room.beat(30, 60, until=200)
-    assert outbox.ended is not None
-    assert 105 <= outbox.ended <= 112
+    assert sender.ended is not None
+    assert 105 <= sender.ended <= 112
 
 
 async def test_stall_gives_everybody_an_interval_before_anyone_is_closed(
@@ -113,11 +113,11 @@ async def test_stall_gives_everybody_an_interval_before_anyone_is_closed(
 
 async def test_stall_does_not_shorten_what_a_client_had(room: Room) -> None:
     """Who was heard right before a short stall keeps its time."""
-    late, outbox = room.join("late")
-    late.heard = 1000 + 12
+    late, sender = room.join("late")
+    late.last_seen = 1000 + 12
     await room.beat(5, 60, until=200, stall=lambda second: 10 if round(second) == 10 else 0)
-    assert outbox.ended is not None
-    assert outbox.ended > 72
+    assert sender.ended is not None
+    assert sender.ended > 72
 
 
 async def test_short_delays_are_no_stall(room: Room, caplog: pytest.LogCaptureFixture) -> None:

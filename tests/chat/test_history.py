@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.chat.room import history
+from app.chat import history
 from app.chat.history import History
-from app.message import Hiding, Message
+from app.message import Deletion, Message
 from app.wire import frames
 
 LARGE = 1_000_000  # bytes
@@ -40,7 +40,7 @@ class Model:
     seq: int = 0
     pruned: int = 0
     gone: set[int] = field(default_factory=set)
-    hidden: list[Hiding] = field(default_factory=list)
+    hidden: list[Deletion] = field(default_factory=list)
 
     def left(self, since: int) -> list[int]:
         return [seq for seq in range(max(since, self.pruned) + 1, self.seq + 1) if seq not in self.gone]
@@ -61,11 +61,11 @@ steps = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
-@given(steps, st.integers(0, 8), st.integers(0, 8), st.sampled_from([3, history.HIDINGS]))
+@given(steps, st.integers(0, 8), st.integers(0, 8), st.sampled_from([3, history.DELETIONS]))
 def test_recovery_is_whole_or_it_is_none(happened: list[Any], limit: int, recovery: int, hidings: int) -> None:
     keep = max(limit, recovery)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(history, "HIDINGS", hidings)
+        patch.setattr(history, "DELETIONS", hidings)
         kept, model = History(keep, limit, recovery, LARGE), Model()
         for what, how in happened:
             happen(kept, model, what, how)
@@ -91,7 +91,7 @@ def happen(kept: History, model: Model, what: str, how: Any) -> None:
         model.seq += how
     elif what == "hide":
         seqs = sorted(seq for seq in how if model.pruned < seq <= model.seq and seq not in model.gone)
-        hidings = [Hiding(seq, f"id-{seq}", model.seq) for seq in seqs]
+        hidings = [Deletion(seq, f"id-{seq}", model.seq) for seq in seqs]
         kept.hide(hidings)
         model.gone.update(seqs)
         model.hidden += hidings
@@ -114,7 +114,7 @@ def test_since_that_is_no_number_of_the_room_gets_the_plain_history(since: str) 
 def test_number_of_what_was_hidden_is_a_number_of_the_room() -> None:
     kept = History(5, 2, 5, LARGE)
     add(kept, 1, 2, 3)
-    kept.hide([Hiding(3, "id-3", 3), Hiding(1, "id-1", 3)])
+    kept.hide([Deletion(3, "id-3", 3), Deletion(1, "id-1", 3)])
     assert shown(kept, 3) == (True, [], ["id-3", "id-1"])
     assert shown(kept, 2) == (True, [], ["id-1"])
     add(kept, 4)
@@ -135,7 +135,7 @@ def test_ids_of_hidden_messages_count_for_the_size_of_a_recovery() -> None:
     kept = History(500, 100, 500, 10_000)
     add(kept, *range(1, 401))
     uuid = "00000000-0000-4000-8000-000000000000"
-    kept.hide([Hiding(seq, uuid, 400) for seq in range(1, 301)])
+    kept.hide([Deletion(seq, uuid, 400) for seq in range(1, 301)])
     assert shown(kept, 400)[0] is False
     assert all(len(kept.frame(str(since))) <= 10_000 for since in (0, 50, 100, 200, 390, 400))
     assert shown(kept, 100)[0] is False
@@ -148,7 +148,7 @@ def test_plain_history_is_encoded_once_and_anew_after_each_change() -> None:
     add(kept, 1, 2, 3, 4)
     first = kept.frame(None)
     assert kept.frame(None) is first
-    kept.hide([Hiding(3, "id-3", 4)])
+    kept.hide([Deletion(3, "id-3", 4)])
     assert shown(kept) == (False, [1, 2, 4], None)
     kept.prune(1)
     assert shown(kept) == (False, [2, 4], None)
@@ -157,9 +157,9 @@ def test_plain_history_is_encoded_once_and_anew_after_each_change() -> None:
 def test_history_that_was_filled_up_promises_no_more_than_before() -> None:
     kept = History(2, 2, 2, LARGE)
     add(kept, 1, 2, 3)
-    kept.hide([Hiding(1, "id-1", 3)])
+    kept.hide([Deletion(1, "id-1", 3)])
     add(kept, 4, 5, 6)
-    kept.hide([Hiding(5, "id-5", 6), Hiding(6, "id-6", 6)])  # with which it forgets what was hidden at 3
+    kept.hide([Deletion(5, "id-5", 6), Deletion(6, "id-6", 6)])  # with which it forgets what was hidden at 3
     assert kept.gap() == (7, 2)
     kept.fill([(message(seq), frames.encode_data(message(seq))) for seq in (4, 3)])
     assert shown(kept) == (False, [3, 4], None)

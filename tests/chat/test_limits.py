@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.chat.room import limits
+from app.chat import limits
 from app.chat.limits import Buckets, Window
 from tests.support.fakes import Clock
 

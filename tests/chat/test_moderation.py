@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from app.chat.room import moderation
+from app.chat import moderation
 from app.chat.moderation import Moderation
 from app.chat.rules import Rules
-from app.engines.presence import Roster, Session
+from app.engines.presence import LocalPresence, Session
 from app.exceptions import InvalidRequest, StoreError
 from tests.chat.test_room import Room
 
@@ -23,20 +23,20 @@ class Desk:
 
     def __init__(self) -> None:
         self.room = Room()
-        self.roster = Roster()
-        self.acts = Moderation(self.room.chat, self.roster, self.room.engine, "Owner")
+        self.presence = LocalPresence()
+        self.acts = Moderation(self.room.chat, self.presence, self.room.engine, "Owner")
 
     async def come(self, name: str, key: str | None = "203.0.113.7") -> Session:
-        return await self.roster.claim(Session(name, "a", limit_key=key))
+        return await self.presence.claim(Session(name, "a", limit_key=key))
 
 
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     desk = Desk()
     await desk.room.chat.start()
-    await desk.roster.start(desk.room.chat.announcer)
+    await desk.presence.start(desk.room.chat.announcer)
     yield desk
-    await desk.roster.stop()
+    await desk.presence.stop()
     await desk.room.chat.stop()
 
 
@@ -52,7 +52,7 @@ async def test_ban_takes_session_and_address_of_who_is_here(desk: Desk) -> None:
 async def test_ban_takes_the_session_of_the_newest_message_of_who_has_gone(desk: Desk) -> None:
     writer = desk.room.join("Writer")
     writer.say("Hello")
-    await writer.outbox.until("message")
+    await writer.sender.until("message")
     ban = await desk.acts.ban("writer", None, True, None)
     assert (ban.session, ban.mark) == (writer.connection.session.id, None)
 
@@ -64,9 +64,9 @@ async def test_address_of_many_is_not_taken(desk: Desk, key: str | None) -> None
 
 
 async def test_new_ban_keeps_what_is_not_known_any_more_unless_the_address_is_to_go(desk: Desk) -> None:
-    desk.roster.release(await desk.come("eve"))
+    desk.presence.release(await desk.come("eve"))
     first = await desk.acts.ban("eve", None, True, None)
-    desk.roster._sessions.clear()
+    desk.presence._sessions.clear()
     second = await desk.acts.ban("eve", 60, True, None)
     assert (second.session, second.mark) == (first.session, first.mark)
     assert second.until is not None

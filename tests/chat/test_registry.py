@@ -9,13 +9,13 @@ import pytest
 from app.chat.registry import Connection, ConnectionRegistry
 from app.engines.presence import Session
 from app.exceptions import ServerFull, TooManyConnections
-from app.wire.prepared import Batch
-from tests.support.fakes import Clock, FakeOutbox, add
+from app.wire.prepared import PreparedFrames
+from tests.support.fakes import Clock, FakeSender, add
 
-BATCH = Batch([b'{"type":"ping"}'])
+BATCH = PreparedFrames([b'{"type":"ping"}'])
 
 
-class SlowOutbox(FakeOutbox):
+class SlowOutbox(FakeSender):
     """Takes time to be written to, and does something meanwhile."""
 
     def __init__(self, clock: Clock, seconds: float, meanwhile: Callable[[], object] = lambda: None) -> None:
@@ -24,8 +24,8 @@ class SlowOutbox(FakeOutbox):
         self.seconds = seconds
         self.meanwhile = meanwhile
 
-    def write(self, batch: Batch) -> None:
-        super().write(batch)
+    def write(self, prepared: PreparedFrames) -> None:
+        super().write(prepared)
         self.clock.now += self.seconds
         self.meanwhile()
 
@@ -40,12 +40,12 @@ def registry(clock: Clock) -> ConnectionRegistry:
     return ConnectionRegistry(3, clock=clock)
 
 
-def fill(registry: ConnectionRegistry, count: int, clock: Clock, seconds: float = 0.0) -> list[FakeOutbox]:
-    outboxes: list[FakeOutbox] = []
+def fill(registry: ConnectionRegistry, count: int, clock: Clock, seconds: float = 0.0) -> list[FakeSender]:
+    senders: list[FakeSender] = []
     for number in range(count):
-        outboxes.append(SlowOutbox(clock, seconds))
-        registry.open(add(registry, f"user{number}"), outboxes[-1])
-    return outboxes
+        senders.append(SlowOutbox(clock, seconds))
+        registry.open(add(registry, f"user{number}"), senders[-1])
+    return senders
 
 
 def test_capacity_is_exact(registry: ConnectionRegistry) -> None:
@@ -60,31 +60,31 @@ def test_capacity_is_exact(registry: ConnectionRegistry) -> None:
 def test_slot_is_given_back_exactly_once(registry: ConnectionRegistry, opened: bool) -> None:
     stays, goes = add(registry, "ada"), add(registry, "ada")
     if opened:
-        registry.open(goes, FakeOutbox())
+        registry.open(goes, FakeSender())
     registry.remove(goes)
     registry.remove(goes)
     assert (len(registry), stays in registry, goes in registry) == (1, True, False)
-    assert registry.outboxes() == []
+    assert registry.senders() == []
 
 
 def test_connection_was_heard_when_it_came(registry: ConnectionRegistry, clock: Clock) -> None:
     clock.now = 1234.5
-    assert add(registry, "ada").heard == 1234.5
+    assert add(registry, "ada").last_seen == 1234.5
 
 
 def test_broadcast_reaches_all_that_are_open(registry: ConnectionRegistry) -> None:
     connections: list[Connection] = [add(registry, name) for name in ("ada", "bob", "eve")]
-    outboxes = [FakeOutbox(), FakeOutbox()]
-    for connection, outbox in zip(connections, outboxes, strict=False):
-        registry.open(connection, outbox)
+    senders = [FakeSender(), FakeSender()]
+    for connection, sender in zip(connections, senders, strict=False):
+        registry.open(connection, sender)
     assert list(registry.broadcast(BATCH)) == []
-    assert [len(outbox.frames) for outbox in outboxes] == [1, 1]
+    assert [len(sender.frames) for sender in senders] == [1, 1]
 
 
 def test_newcomer_in_the_middle_of_a_broadcast_is_not_written_to(clock: Clock) -> None:
     registry = ConnectionRegistry(1000, clock=clock)
     fill(registry, 64, clock, seconds=1.0)
-    late = FakeOutbox()
+    late = FakeSender()
     for _ in registry.broadcast(BATCH):
         registry.open(add(registry, "late"), late)
     assert late.frames == []
@@ -93,22 +93,22 @@ def test_newcomer_in_the_middle_of_a_broadcast_is_not_written_to(clock: Clock) -
 
 def test_leaver_in_the_middle_of_a_broadcast_disturbs_nobody(clock: Clock) -> None:
     registry = ConnectionRegistry(1000, clock=clock)
-    outboxes = fill(registry, 100, clock, seconds=1.0)
+    senders = fill(registry, 100, clock, seconds=1.0)
     for _ in registry.broadcast(BATCH):
-        for connection, _outbox in registry.outboxes()[::2]:
+        for connection, _sender in registry.senders()[::2]:
             registry.remove(connection)
-    assert all(outbox.frames for outbox in outboxes[1::2])
+    assert all(sender.frames for sender in senders[1::2])
 
 
 def test_leaver_while_another_is_written_to_disturbs_nobody(clock: Clock) -> None:
     registry = ConnectionRegistry(10, clock=clock)
-    outboxes: list[FakeOutbox] = []
+    senders: list[FakeSender] = []
     for name in ("ada", "bob", "eve"):
         connection = add(registry, name)
-        outboxes.append(SlowOutbox(clock, 0, lambda gone=connection: registry.remove(gone)))  # type: ignore[misc] # no type for a default
-        registry.open(connection, outboxes[-1])
+        senders.append(SlowOutbox(clock, 0, lambda gone=connection: registry.remove(gone)))  # type: ignore[misc] # no type for a default
+        registry.open(connection, senders[-1])
     list(registry.broadcast(BATCH))
-    assert [len(outbox.frames) for outbox in outboxes] == [1, 1, 1]
+    assert [len(sender.frames) for sender in senders] == [1, 1, 1]
     assert len(registry) == 0
 
 

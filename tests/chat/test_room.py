@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 
 from app.chat import announcer
-from app.chat import room as chat_module
 from app.chat import registry as registry_module
-from app.engines import presence as roster_module
+from app.chat import room as chat_module
+from app.chat.credentials import Handshake
+from app.chat.registry import Connection, ConnectionRegistry
 from app.chat.room import Chat
 from app.config import Settings
-from app.chat.credentials import Handshake
 from app.engines import open_engine
+from app.engines import presence as presence_module
+from app.engines.presence import LocalPresence
 from app.exceptions import ChatError, CloseCode, InvalidUsername, MessageTooLong, Unavailable
-from app.wire.client_frames import Post
 from app.log import LineFormatter
-from app.wire.sender import QueueOutbox
-from app.chat.registry import Connection, ConnectionRegistry
-from app.engines.presence import Roster
+from app.wire.client_frames import Post
+from app.wire.sender import QueueSender
 from tests.conftest import UNLIMITED
-from tests.support.fakes import FakeOutbox, at_once
+from tests.support.fakes import FakeSender, at_once
 from tests.support.running import until
 
 pytestmark = pytest.mark.anyio
@@ -37,35 +37,35 @@ class Member:
 
     def __init__(self, chat: Chat, name: str, address: str, epoch: str | None, since: str | None) -> None:
         self.chat = chat
-        self.outbox = FakeOutbox()
+        self.sender = FakeSender()
         self.connection: Connection = at_once(chat.admit(Handshake(name, address, None)))
-        chat.join(self.connection, self.outbox, epoch, since)
+        chat.join(self.connection, self.sender, epoch, since)
 
     def say(self, text: str, nonce: str | None = None) -> None:
-        self.chat.post(self.connection, self.outbox, Post(type="message", content=text, nonce=nonce))
+        self.chat.post(self.connection, self.sender, Post(type="message", content=text, nonce=nonce))
 
     async def leave(self) -> None:
         self.chat.leave(self.connection)
-        await self.outbox.release()
+        await self.sender.release()
 
     @property
     def history(self) -> dict[str, Any]:
-        return self.outbox.frames[0]
+        return self.sender.frames[0]
 
     @property
     def seqs(self) -> list[int]:
         """What it knows: the history first, then what came live."""
         return [data["seq"] for data in self.history["data"]] + [
-            frame["data"]["seq"] for frame in self.outbox.of("message")
+            frame["data"]["seq"] for frame in self.sender.of("message")
         ]
 
     @property
     def events(self) -> list[tuple[str, str]]:
-        return [(frame["data"]["event"], frame["data"]["user"]) for frame in self.outbox.of("system")]
+        return [(frame["data"]["event"], frame["data"]["user"]) for frame in self.sender.of("system")]
 
     @property
     def counts(self) -> list[int]:
-        return [frame["data"]["count"] for frame in self.outbox.of("user_count")]
+        return [frame["data"]["count"] for frame in self.sender.of("user_count")]
 
 
 class Room:
@@ -75,7 +75,7 @@ class Room:
         settings = Settings.model_validate({"engine_url": "memory://", "app_name": "Test", **UNLIMITED, **changes})
         self.registry = ConnectionRegistry(settings.ws_max_connections)
         self.engine = open_engine(settings)
-        self.chat = Chat(settings, self.registry, Roster(), self.engine)
+        self.chat = Chat(settings, self.registry, LocalPresence(), self.engine)
 
     def join(self, name: str = "ada", address: str = "a", epoch: str | None = None, since: str | None = None) -> Member:
         return Member(self.chat, name, address, epoch, since)
@@ -84,7 +84,7 @@ class Room:
         writer = self.join("writer")
         for _ in range(count):
             writer.say(text)
-        await writer.outbox.until("message", count)
+        await writer.sender.until("message", count)
         await writer.leave()
 
 
@@ -109,7 +109,7 @@ async def room() -> AsyncIterator[Open]:
 @pytest.fixture
 def leave_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who leaves has left, and who is counted is told, at the event loop's next turn."""
-    monkeypatch.setattr(roster_module, "LEAVE_DELAY", 0)
+    monkeypatch.setattr(presence_module, "LEAVE_DELAY", 0)
     monkeypatch.setattr(announcer, "DELAY", 0)
 
 
@@ -122,10 +122,10 @@ async def test_newcomer_gets_history_session_and_user_count_first(room: Open) ->
     here = await room(ws_heartbeat_interval=1, ws_heartbeat_timeout=2, max_message_length=77)
     await here.fill(2)
     ada = here.join("ada")
-    assert [frame["type"] for frame in ada.outbox.frames] == ["history", "session", "user_count"]
+    assert [frame["type"] for frame in ada.sender.frames] == ["history", "session", "user_count"]
     assert (ada.history["recovered"], ada.seqs) == (False, [1, 2])
-    assert ada.outbox.frames[1]["data"].pop("token").startswith("s1.ada.")
-    assert ada.outbox.frames[1]["data"] == {
+    assert ada.sender.frames[1]["data"].pop("token").startswith("s1.ada.")
+    assert ada.sender.frames[1]["data"] == {
         "username": "ada",
         "role": "visitor",
         "epoch": here.engine.epoch,
@@ -144,9 +144,9 @@ async def test_message_comes_to_everyone_the_sender_included(room: Open) -> None
     here = await room()
     ada, bob = here.join("ada"), here.join("bob")
     ada.say("a < b", nonce="n-1")
-    assert bob.outbox.of("message") == []  # not before it is stored
-    (told,) = await bob.outbox.until("message")
-    assert ada.outbox.of("message") == [told]
+    assert bob.sender.of("message") == []  # not before it is stored
+    (told,) = await bob.sender.until("message")
+    assert ada.sender.of("message") == [told]
     data = told["data"]
     assert (data["seq"], data["username"], data["content"], data["text"]) == (1, "ada", "a &lt; b", "a < b")
     assert (data["nonce"], set(data)) == (
@@ -163,23 +163,23 @@ async def test_message_sent_again_is_answered_to_its_sender_alone(room: Open) ->
     ada.say("Hello", nonce="n-1")
     ada.say("Hello", nonce="n-1")
     ada.say("Other", nonce="n-1")
-    first, again = await ada.outbox.until("message", 2)
-    (refusal,) = await ada.outbox.until("error")
+    first, again = await ada.sender.until("message", 2)
+    (refusal,) = await ada.sender.until("error")
     assert again == first
     assert refusal["data"] == {"code": "nonce_reused", "nonce": "n-1"}
-    assert len(bob.outbox.of("message")) == 1
-    assert bob.outbox.of("error") == []
+    assert len(bob.sender.of("message")) == 1
+    assert bob.sender.of("error") == []
 
 
 async def test_returning_session_keeps_its_nonces(room: Open) -> None:
     here = await room()
     ada = here.join("ada")
     ada.say("Hello", nonce="n-1")
-    await ada.outbox.until("message")
+    await ada.sender.until("message")
     await ada.leave()
     back = here.join("ada")
     back.say("Hello", nonce="n-1")
-    await back.outbox.until("message")
+    await back.sender.until("message")
     assert here.chat.total == 1
 
 
@@ -190,7 +190,7 @@ async def test_refused_text_is_not_stored(room: Open, text: str) -> None:
     with pytest.raises(ChatError):
         ada.say(text)
     ada.say("x" * 1000)
-    assert (await ada.outbox.until("message"))[0]["data"]["seq"] == 1
+    assert (await ada.sender.until("message"))[0]["data"]["seq"] == 1
 
 
 async def test_limits_are_the_settings(room: Open) -> None:
@@ -204,7 +204,7 @@ async def test_limits_are_the_settings(room: Open) -> None:
     other = await room(block_dangerous_markup=False)
     bob = other.join("bob")
     bob.say("<script>")
-    assert (await bob.outbox.until("message"))[0]["data"]["content"] == "&lt;script&gt;"
+    assert (await bob.sender.until("message"))[0]["data"]["content"] == "&lt;script&gt;"
 
 
 # Recovery
@@ -275,9 +275,9 @@ async def test_history_frame_is_at_most_half_the_send_buffer(room: Open) -> None
     for since, recovered in ((0, False), (None, False), (8, True)):
         back = here.join("reader", epoch=here.engine.epoch, since=since if since is None else str(since))
         assert back.history["recovered"] is recovered
-        assert back.outbox.sizes[0] <= 32_768
+        assert back.sender.sizes[0] <= 32_768
         assert back.seqs == list(range(13 - len(back.seqs), 13))
-        assert recovered or back.outbox.sizes[0] > 32_768 - 6_500
+        assert recovered or back.sender.sizes[0] > 32_768 - 6_500
 
 
 async def test_reader_survives_a_full_batch_with_the_smallest_send_buffer(room: Open) -> None:
@@ -290,15 +290,15 @@ async def test_reader_survives_a_full_batch_with_the_smallest_send_buffer(room: 
         sent.append(message.get("code", "frame"))
 
     reader = at_once(here.chat.admit(Handshake("reader", "a", None)))
-    outbox = QueueOutbox(send, smallest, lambda: None)
-    here.chat.join(reader, outbox, None, None)
+    sender = QueueSender(send, smallest, lambda: None)
+    here.chat.join(reader, sender, None, None)
     await settle()  # it has read all
     writer = here.join("writer")
     for _ in range(256):
         writer.say("🎉" * 200)
-    await writer.outbox.until("message", 256)
+    await writer.sender.until("message", 256)
     await settle()
-    await outbox.release()
+    await sender.release()
     assert 4001 not in sent
     assert sent.count("frame") >= 256
 
@@ -312,7 +312,7 @@ async def test_others_hear_who_comes_and_goes(room: Open, leave_at_once: None) -
     assert ada.events == [("user_joined", "bob")]
     assert bob.events == []
     await bob.leave()
-    (_, left) = await ada.outbox.until("system", 2)
+    (_, left) = await ada.sender.until("system", 2)
     assert ada.events[1] == ("user_left", "bob")
     assert set(left["data"]) == {"id", "username", "content", "timestamp", "event", "user"}
     assert (left["data"]["username"], left["data"]["content"]) == ("System", "bob left the chat")
@@ -327,19 +327,19 @@ async def test_session_that_comes_back_neither_left_nor_joined(room: Open, leave
         await settle()
     assert ada.events == [("user_joined", "bob")]
     await bob.leave()
-    await ada.outbox.until("system", 2)
+    await ada.sender.until("system", 2)
 
 
 async def test_tabs_of_one_session_come_and_go_unnoticed(room: Open, leave_at_once: None) -> None:
     here = await room()
     ada, first, second = here.join("ada"), here.join("bob"), here.join("BOB")
-    assert second.outbox.frames[1]["data"]["username"] == "bob"
+    assert second.sender.frames[1]["data"]["username"] == "bob"
     await first.leave()
     await settle()
     assert ada.events == [("user_joined", "bob")]
     assert here.chat.users == 2
     await second.leave()
-    await ada.outbox.until("system", 2)
+    await ada.sender.until("system", 2)
     assert here.chat.users == 1
 
 
@@ -347,7 +347,7 @@ async def test_who_left_frees_the_name_and_joins_anew(room: Open, leave_at_once:
     here = await room()
     ada, bob = here.join("ada"), here.join("bob")
     await bob.leave()
-    await ada.outbox.until("system", 2)
+    await ada.sender.until("system", 2)
     other = here.join("bob", address="b")
     assert other.connection.session is not bob.connection.session
     assert [event for event, _ in ada.events] == ["user_joined", "user_left", "user_joined"]
@@ -362,7 +362,7 @@ async def test_above_the_limit_nobody_is_announced(room: Open, leave_at_once: No
     await settle()
     assert ada.events == [("user_joined", "bob")]
     await mallory.leave()
-    await ada.outbox.until("system", 2)
+    await ada.sender.until("system", 2)
     assert ada.events[1] == ("user_left", "mallory")
 
 
@@ -374,10 +374,10 @@ async def test_changes_of_the_user_count_are_joined(room: Open, monkeypatch: pyt
     for number in range(5):
         others.append(here.join(f"user{number}"))
         await settle()
-    await ada.outbox.until("user_count", 2)
+    await ada.sender.until("user_count", 2)
     assert ada.counts == [1, 6]
     await asyncio.gather(*(other.leave() for other in others))
-    await ada.outbox.until("user_count", 3)
+    await ada.sender.until("user_count", 3)
     await asyncio.sleep(0.03)
     assert ada.counts == [1, 6, 1]
 
@@ -389,11 +389,11 @@ async def test_user_count_falls_when_a_newcomer_goes_before_it_joined(
     monkeypatch.setattr(announcer, "DELAY", 0)
     here = await room()
     ada, bob = here.join("ada"), here.join("bob")
-    await ada.outbox.until("user_count", 2)
+    await ada.sender.until("user_count", 2)
     await bob.leave()
-    await ada.outbox.until("user_count", 3)
+    await ada.sender.until("user_count", 3)
     back = at_once(here.chat.admit(Handshake("bob", "a", None)))
-    await ada.outbox.until("user_count", 4)
+    await ada.sender.until("user_count", 4)
     here.chat.leave(back)
     await settle()
     assert ada.counts == [1, 2, 1, 2, 1]
@@ -412,7 +412,7 @@ async def test_newcomer_that_never_joined_leaves_nothing_behind(room: Open, leav
 
 
 async def test_stop_forgets_who_was_about_to_leave(room: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roster_module, "LEAVE_DELAY", 0.005)
+    monkeypatch.setattr(presence_module, "LEAVE_DELAY", 0.005)
     here = await room()
     ada, bob = here.join("ada"), here.join("bob")
     await bob.leave()
@@ -429,7 +429,7 @@ async def test_stop_forgets_who_was_about_to_leave(room: Open, monkeypatch: pyte
 async def test_nothing_is_lost_or_doubled_while_clients_come_and_go(
     room: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: str, seed: int
 ) -> None:
-    monkeypatch.setattr(registry_module, "BREATH", -1.0)  # a fan-out gives the loop back as often as it can
+    monkeypatch.setattr(registry_module, "YIELD_AFTER", -1.0)  # a fan-out gives the loop back as often as it can
     url = "memory://" if engine == "memory" else f"sqlite:///{tmp_path}/chat.db"
     here = await room(engine_url=url, history_limit=20, recovery_limit=10_000)
     chance = random.Random(seed)
@@ -513,7 +513,7 @@ async def test_room_that_lost_what_was_not_told_yet_is_left_before_anything_else
     members = [one.join(f"member{number}") for number in range(10)]
     one.chat.renew([], [])
     await one.fill(1)
-    assert [(member.outbox.code, member.seqs) for member in members] == [(CloseCode.RESTART, [])] * 10
+    assert [(member.sender.code, member.seqs) for member in members] == [(CloseCode.RESTART, [])] * 10
 
 
 async def test_room_with_another_epoch_is_left_by_one_after_the_other(room: Open) -> None:
@@ -522,5 +522,5 @@ async def test_room_with_another_epoch_is_left_by_one_after_the_other(room: Open
     one.engine.epoch = "another"
     one.chat.renew([], [])
     await asyncio.sleep(0)
-    assert [member.outbox.code for member in members].count(None) > 1
-    await until(lambda: all(member.outbox.code is CloseCode.RESTART for member in members))
+    assert [member.sender.code for member in members].count(None) > 1
+    await until(lambda: all(member.sender.code is CloseCode.RESTART for member in members))

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from app.chat.room import Chat
-from app.config import Settings
 from app.chat.credentials import Credentials, Handshake
-from app.engines import open_engine
-from app.exceptions import Banned, CloseCode
 from app.chat.moderation import Moderation
 from app.chat.registry import ConnectionRegistry
-from app.engines.presence import Roster
+from app.chat.room import Chat
 from app.chat.rules import MAX_BANS, Ban, BanIndex, Rules
-from tests.support.fakes import FakeOutbox
+from app.config import Settings
+from app.engines import open_engine
+from app.engines.presence import LocalPresence
+from app.exceptions import Banned, CloseCode
+from tests.support.fakes import FakeSender
 
 pytestmark = pytest.mark.anyio
 
@@ -31,17 +31,17 @@ class Room:
         settings = Settings(engine_url="memory://", ws_max_connections=1000, rate_limit_joins=0)
         self.registry = ConnectionRegistry(settings.ws_max_connections)
         self.engine = open_engine(settings)
-        roster = Roster()
-        self.chat = Chat(settings, self.registry, roster, self.engine)
-        self.acts = Moderation(self.chat, roster, self.engine, "owner")
+        presence = LocalPresence()
+        self.chat = Chat(settings, self.registry, presence, self.engine)
+        self.acts = Moderation(self.chat, presence, self.engine, "owner")
 
-    async def come(self, name: str) -> FakeOutbox:
-        address, outbox = f"203.0.113.{len(self.registry)}", FakeOutbox()
+    async def come(self, name: str) -> FakeSender:
+        address, sender = f"203.0.113.{len(self.registry)}", FakeSender()
         connection = await self.chat.admit(Handshake(name, address, address))
-        self.chat.join(connection, outbox, None, None)
-        return outbox
+        self.chat.join(connection, sender, None, None)
+        return sender
 
-    async def fill(self, connections: int) -> list[FakeOutbox]:
+    async def fill(self, connections: int) -> list[FakeSender]:
         return [await self.come(f"visitor{number}") for number in range(connections)]
 
     async def ban(self, count: int, **of_each: Any) -> None:

@@ -9,15 +9,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.chat.admission import ERASURES_WINDOW, FORGET_STEP, WRONG_TOKENS_WINDOW, Admission
-from app.config import Settings
 from app.chat.credentials import Handshake
-from app.exceptions import ChatError
 from app.chat.limits import Buckets
-from app.message import Message
 from app.chat.registry import ConnectionRegistry
-from app.engines.presence import Session
 from app.chat.rules import Rules
-from tests.support.fakes import Clock, FakeOutbox
+from app.config import Settings
+from app.engines.presence import Session
+from app.exceptions import ChatError
+from app.message import Message
+from tests.support.fakes import Clock, FakeSender
 
 VISITORS = 20
 WINDOW, SLOW_MODE = 10.0, 30.0
@@ -39,7 +39,7 @@ class Door:
         handshake = Handshake(name, address, address, ("chat.v1",))
         session = self.admission.check(handshake)
         connection = self.registry.add(session, address)
-        self.registry.open(connection, FakeOutbox())
+        self.registry.open(connection, FakeSender())
         self.admission.check_rate(connection)
         self.admission.note_post(session)
         self.admission.note_stored([Message("id", session.id, name, "x", "x", 0.0, seq=1)])
@@ -92,7 +92,7 @@ def test_a_bounded_number_of_rates_is_forgotten_at_once(door: Door) -> None:
     assert len(buckets._spent) == VISITORS + 5
 
 
-@pytest.mark.parametrize("table", ["_slots", "_addresses", "_outboxes"])
+@pytest.mark.parametrize("table", ["_slots", "_addresses", "_senders"])
 def test_registry_knows_nobody_who_left(door: Door, table: str) -> None:
     assert not getattr(door.registry, table)
 

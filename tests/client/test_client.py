@@ -18,10 +18,10 @@ from websockets.exceptions import ConnectionClosed, InvalidURI
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from app.client.client import client as module
+from app.client import client as module
 from app.client.__main__ import read_lines, show_frame, show_message, show_state
 from app.client.client import BROKEN, FULL_DELAY, ChatClient, Frame, State, backoff, comes_back
-from app.client.pending_posts import MAX_FRAME, RETRY, WINDOW, Posts
+from app.client.pending_posts import MAX_FRAME, RETRY, WINDOW, PendingPosts
 from app.exceptions import CloseCode
 from tests.conftest import Start
 from tests.support.running import ROOT
@@ -158,10 +158,10 @@ async def test_wrong_url_is_refused_at_once() -> None:
         ChatClient("http://localhost", "ada")
 
 
-# Posts
+# PendingPosts
 
 
-def contents(posts: Posts) -> list[str]:
+def contents(posts: PendingPosts) -> list[str]:
     taken = []
     while frame := posts.take():
         taken.append(json.loads(frame)["content"])
@@ -169,7 +169,7 @@ def contents(posts: Posts) -> list[str]:
 
 
 async def test_posts_wait_for_the_session_and_go_again_in_order_after_a_drop() -> None:
-    posts = Posts()
+    posts = PendingPosts()
     nonces = [posts.add(text) for text in ("one", "two", "three")]
     assert contents(posts) == []
     posts.release()
@@ -183,7 +183,7 @@ async def test_posts_wait_for_the_session_and_go_again_in_order_after_a_drop() -
 
 
 async def test_only_a_window_of_posts_is_under_way() -> None:
-    posts = Posts()
+    posts = PendingPosts()
     nonces = [posts.add(str(number)) for number in range(2 * WINDOW)]
     posts.release()
     assert len(contents(posts)) == WINDOW
@@ -196,7 +196,7 @@ async def test_only_a_window_of_posts_is_under_way() -> None:
 
 
 async def test_refused_posts_go_again_one_at_a_time_after_the_pause() -> None:
-    posts = Posts()
+    posts = PendingPosts()
     nonces = [posts.add(text) for text in ("one", "two", "three")]
     posts.release()
     contents(posts)
@@ -214,7 +214,7 @@ async def test_refused_posts_go_again_one_at_a_time_after_the_pause() -> None:
 
 @pytest.mark.parametrize("text", ["x" * MAX_FRAME, "\ud800"])
 async def test_text_that_no_frame_holds_is_refused(text: str) -> None:
-    posts = Posts()
+    posts = PendingPosts()
     with pytest.raises(ValueError):
         posts.add(text)
     assert len(posts) == 0
@@ -429,7 +429,7 @@ async def test_lines_come_from_a_file_whatever_it_holds(tmp_path: Any) -> None:
 
 @contextlib.asynccontextmanager
 async def terminal(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    command = (sys.executable, "-m", "app.client.client.__main__", *arguments)
+    command = (sys.executable, "-m", "app.client.__main__", *arguments)
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, cwd=ROOT)
     try:
         async with asyncio.timeout(60):

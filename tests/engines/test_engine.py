@@ -19,7 +19,7 @@ from app.engines.redis.store import RedisEngine
 from app.engines.sql import BY_NONCE, PAIR, SCHEMA
 from app.engines.sqlite import SQLiteEngine
 from app.exceptions import ChatError, NonceReused, StoreError, Unavailable
-from app.message import Change, Draft, Hiding, Message
+from app.message import Change, Deletion, Draft, Message
 from tests.support.fakes import draft
 from tests.support.running import until
 
@@ -36,13 +36,13 @@ class Room:
         self.delivered: list[Message] = []
         self.answers: list[Message | ChatError] = []
         self.batches: list[int] = []
-        self.hidden: list[Hiding] = []
+        self.hidden: list[Deletion] = []
         self.changes: list[Change] = []
         self.renewed = 0
         self.troubles = 0
         self.changed = asyncio.Event()
 
-    def renew(self, past: Sequence[Message], hidden: Sequence[Hiding]) -> None:
+    def renew(self, past: Sequence[Message], hidden: Sequence[Deletion]) -> None:
         self.delivered, self.hidden = list(past), list(hidden)
         self.renewed += 1
 

@@ -19,7 +19,7 @@ from app.engines.redis.client import RedisRoom
 from app.engines.redis.store import RedisEngine
 from app.engines.sqlite import SQLiteEngine
 from app.exceptions import NonceReused, StoreError
-from app.message import Change, Draft, Hiding, Message
+from app.message import Change, Deletion, Draft, Message
 from tests.engines.test_engine import BATCH, Room, make, opened, sqlite_engine
 from tests.support.fakes import draft
 from tests.support.running import until
@@ -104,7 +104,7 @@ async def test_hidden_messages_are_in_no_page_and_told_once_in_order(room: Diary
     assert await room.engine.hide("session", "ada") == 3
     assert [await room.engine.hide("id", posted[2].id), await room.engine.hide("username", "ada")] == [0, 0]
     assert room.told == [1, 2, 3, 4, 5, -3, 6, -4, -2, -6, -5, -1]
-    assert room.changes[0].hidden == (Hiding(3, posted[2].id, 5),)
+    assert room.changes[0].hidden == (Deletion(3, posted[2].id, 5),)
     assert (await seqs(room), await room.engine.find("username", "ada", 9), room.engine.seq) == ([], [], 6)
 
 

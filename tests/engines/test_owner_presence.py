@@ -16,10 +16,10 @@ async def test_owner_who_leaves_as_a_visitor_returns_is_told_to_the_other_worker
     room = RedisRoom(redis_url)
     try:
         ada, owner = (["claim", name, name, "a", True, ""] for name in ("ada", "owner"))
-        await room.presence("one", [["begin"], ada, owner, ["release", "ada"]], 1, 0, SETTINGS)
-        version = (await room.presence("two", [["begin"]], 1, 0, SETTINGS))[0]
-        await room.presence("one", [["release", "owner"], ada], 2, version, SETTINGS)
-        told = (await room.presence("two", [], 2, version, SETTINGS))[:3]
+        await room.run_presence("one", [["begin"], ada, owner, ["release", "ada"]], 1, 0, SETTINGS)
+        version = (await room.run_presence("two", [["begin"]], 1, 0, SETTINGS))[0]
+        await room.run_presence("one", [["release", "owner"], ada], 2, version, SETTINGS)
+        told = (await room.run_presence("two", [], 2, version, SETTINGS))[:3]
         assert (told[0] > version, told[1:]) == (True, (1, False))
     finally:
         await room.close()

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.engines import presence as roster_module
-from app.engines.presence import HOLD, Roster, Session
+from app.engines import presence as presence_module
+from app.engines.presence import HOLD, LocalPresence, Session
 from app.exceptions import UsernameTaken
 from tests.support.fakes import Clock
 
@@ -16,18 +16,18 @@ pytestmark = pytest.mark.anyio
 
 
 class Hall:
-    """A roster on a clock of its own, and what it tells."""
+    """A presence on a clock of its own, and what it tells."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.roster = Roster(clock=self.clock)
+        self.presence = LocalPresence(clock=self.clock)
         self.events: list[str] = []
 
     def announce(self, event: str, username: str) -> None:
         self.events.append(f"{username} {event.removeprefix('user_')}")
 
     def users_changed(self) -> None:
-        self.events.append(f"{self.roster.users}")
+        self.events.append(f"{self.presence.users}")
 
     def evict(self, session: Session) -> None:
         raise AssertionError("names are given once, here")
@@ -35,22 +35,22 @@ class Hall:
     async def come(self, name: str, address: str = "a", proof: str = "") -> Session:
         """A newcomer; one with a proof knows tokens."""
         newcomer = Session(name, address, proof, True) if proof else Session(name, address)
-        return await self.roster.claim(newcomer)
+        return await self.presence.claim(newcomer)
 
     async def leave(self, session: Session) -> None:
         """It goes, and whatever is due then happens."""
-        self.roster.release(session)
+        self.presence.release(session)
         await asyncio.sleep(0.001)
 
 
 @pytest.fixture
 async def hall(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hall]:
     """A hall in which who left has left at once."""
-    monkeypatch.setattr(roster_module, "LEAVE_DELAY", 0)
+    monkeypatch.setattr(presence_module, "LEAVE_DELAY", 0)
     hall = Hall()
-    await hall.roster.start(hall)
+    await hall.presence.start(hall)
     yield hall
-    await hall.roster.stop()
+    await hall.presence.stop()
 
 
 async def test_name_is_shared_with_the_same_address_alone(hall: Hall) -> None:
@@ -69,7 +69,7 @@ async def test_users_are_counted_once_whatever_they_have_open(hall: Hall) -> Non
 
 
 async def test_name_of_who_can_not_prove_it_is_free_as_soon_as_it_is_left(hall: Hall) -> None:
-    hall.roster.release(await hall.come("ada"))
+    hall.presence.release(await hall.come("ada"))
     other = await hall.come("ada", "b")
     assert other.address == "b"
     assert hall.events == ["1", "ada joined", "0", "ada left", "1", "ada joined"]
@@ -85,11 +85,11 @@ async def test_held_name_comes_free_with_time(hall: Hall) -> None:
 
 
 async def test_name_is_forgotten_when_nobody_holds_it(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roster_module, "HOLD", 0.005)
+    monkeypatch.setattr(presence_module, "HOLD", 0.005)
     await hall.leave(await hall.come("ada", proof="hers"))
     hall.clock.now += 1
     await asyncio.sleep(0.02)
-    assert (hall.roster._sessions, hall.roster._leaving) == ({}, {})
+    assert (hall.presence._sessions, hall.presence._leaving) == ({}, {})
 
 
 async def test_who_proves_to_be_the_holder_gets_the_name_back(hall: Hall) -> None:
@@ -104,7 +104,7 @@ async def test_who_proves_to_be_the_holder_gets_the_name_back(hall: Hall) -> Non
 
 async def test_who_can_prove_itself_does_not_inherit_from_one_who_left_and_could_not(hall: Hall) -> None:
     gone = await hall.come("ada")
-    hall.roster.release(gone)
+    hall.presence.release(gone)
     newcomer = await hall.come("ada", proof="hers")
     assert newcomer is not gone
     with pytest.raises(UsernameTaken):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.engines.redis.store import store as redis_module
+from app.engines.redis import store as redis_module
 from app.engines.redis.client import PREFIX, RedisRoom
 from app.engines.redis.store import RedisEngine
 from app.exceptions import StoreError
@@ -32,7 +32,7 @@ Start = Callable[[], Awaitable[Worker]]
 @pytest.fixture
 async def worker(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
     """`await worker()`: one more worker in the room, whose clocks all go fast."""
-    monkeypatch.setattr("app.engines.redis.store.client.READ_SECONDS", 0.05)
+    monkeypatch.setattr("app.engines.redis.client.READ_SECONDS", 0.05)
     monkeypatch.setattr(redis_module, "READ_SECONDS", 0.05)
     monkeypatch.setattr(redis_module, "RETRY", 0.001)
     workers: list[Worker] = []
@@ -184,13 +184,13 @@ async def test_worker_that_starts_first_after_an_emptying_lifts_no_ban(
     one = await worker()
     assert await one.engine.amend("", "rules")
     monkeypatch.setattr(redis_module, "READ_SECONDS", 60.0)
-    monkeypatch.setattr("app.engines.redis.store.client.READ_SECONDS", 60.0)
+    monkeypatch.setattr("app.engines.redis.client.READ_SECONDS", 60.0)
     await one.engine.room._client.xadd(PREFIX + "events", {"version": 0, "count": 0, "owner": 0, "news": "{}"})
     shared_redis.ask("FLUSHALL")
     two = await worker()
     assert two.engine.rules == ""
     monkeypatch.setattr(redis_module, "READ_SECONDS", 0.05)
-    monkeypatch.setattr("app.engines.redis.store.client.READ_SECONDS", 0.05)
+    monkeypatch.setattr("app.engines.redis.client.READ_SECONDS", 0.05)
     two.publish(draft("1"))  # which wakes the readers
     await until(lambda: one.engine.rules == two.engine.rules == "rules", 10)
 
@@ -198,7 +198,7 @@ async def test_worker_that_starts_first_after_an_emptying_lifts_no_ban(
 async def test_search_ends_in_time_and_leaves_the_loop_to_others(
     worker: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.engines.redis.store.client.PAGE", 2)
+    monkeypatch.setattr("app.engines.redis.client.PAGE", 2)
     monkeypatch.setattr(redis_module, "PAGE", 2)
     one = await worker()
     one.publish(*[draft(f"session {number}", session=f"S{number % 3}") for number in range(9)])

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from app.engines.redis.store import RedisEngine
 from app.engines.redis.client import RedisRoom
-from app.message import Change, Hiding, Message
+from app.engines.redis.store import RedisEngine
+from app.message import Change, Deletion, Message
 from tests.support.fakes import draft
 from tests.support.running import until
 
@@ -27,7 +27,7 @@ class Worker:
         self._flowing = asyncio.Event()
         self._paused = asyncio.Event()
 
-    def renew(self, past: Sequence[Message], hidden: Sequence[Hiding]) -> None:
+    def renew(self, past: Sequence[Message], hidden: Sequence[Deletion]) -> None:
         self.told.append(f"renewed: {' '.join(message.text for message in past)}")
 
     async def deliver(self, messages: Sequence[Message]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from app.engines.presence import Session
-from app.engines.redis.store import presence
+from app.engines.redis import presence
 from app.engines.redis.client import RedisRoom
-from app.engines.redis.presence import SharedRoster
+from app.engines.redis.presence import RedisPresence
 from app.engines.redis.store import RedisEngine
 from app.exceptions import StoreError, UsernameTaken
 from tests.support.fakes import draft
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.anyio
 
 
 class Worker:
-    """One worker's engine and roster, and what the roster tells."""
+    """One worker's engine and presence, and what the presence tells."""
 
     def __init__(self, url: str) -> None:
         self.engine = RedisEngine(RedisRoom(url), 10, 500_000)
-        self.roster = SharedRoster(self.engine, announce_limit=10, owner="owner")
+        self.presence = RedisPresence(self.engine, announce_limit=10, owner="owner")
         self.events: list[str] = []
         self.evicted: list[Session] = []
-        self.presence = self.engine.room.presence
+        self.run_presence = self.engine.room.run_presence
 
     def renew(self, past: object, hidden: object) -> None:
         """Nothing is remembered here."""
@@ -56,7 +56,7 @@ class Worker:
     async def come(self, name: str, address: str = "a", proof: str = "") -> Session:
         """A newcomer; one with a proof knows tokens."""
         newcomer = Session(name, address, proof, True) if proof else Session(name, address)
-        return await self.roster.claim(newcomer)
+        return await self.presence.claim(newcomer)
 
     def cut_off(self) -> None:
         """From now on Redis does not answer."""
@@ -64,11 +64,11 @@ class Worker:
         async def silence(*_: object) -> Any:
             raise StoreError("no answer")
 
-        self.engine.room.presence = silence  # type: ignore[assignment, method-assign] # a stand-in
+        self.engine.room.run_presence = silence  # type: ignore[assignment, method-assign] # a stand-in
 
     def reconnect(self) -> None:
         """Redis answers again."""
-        self.engine.room.presence = self.presence  # type: ignore[method-assign] # the real one
+        self.engine.room.run_presence = self.run_presence  # type: ignore[method-assign] # the real one
 
 
 Start = Callable[[], Awaitable[Worker]]
@@ -85,19 +85,19 @@ async def worker(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> AsyncIterat
     async def start() -> Worker:
         workers.append(Worker(redis_url))
         await workers[-1].engine.start(workers[-1])
-        await workers[-1].roster.start(workers[-1])
+        await workers[-1].presence.start(workers[-1])
         return workers[-1]
 
     yield start
     for one in workers:
         one.reconnect()
-        await one.roster.stop()
+        await one.presence.stop()
         await one.engine.stop()
 
 
 async def counted(users: int, *workers: Worker) -> None:
     """Waits until all workers count so many users."""
-    await until(lambda: [one.roster.users for one in workers] == [users] * len(workers), 5)
+    await until(lambda: [one.presence.users for one in workers] == [users] * len(workers), 5)
 
 
 async def test_what_was_said_before_the_owner_came_or_left_counts_as_told(worker: Start) -> None:
@@ -105,11 +105,11 @@ async def test_what_was_said_before_the_owner_came_or_left_counts_as_told(worker
     room, told = one.engine.room, []
     await room.store(one.engine.epoch, [draft("one")], 0)
     owner = await one.come("owner")
-    await until(lambda: two.roster.owner_online)
+    await until(lambda: two.presence.owner_online)
     told.append(await room.claim_notice(1, 60))
     await room.store(one.engine.epoch, [draft("two")], 1)
-    one.roster.release(owner)
-    await until(lambda: not two.roster.owner_online)
+    one.presence.release(owner)
+    await until(lambda: not two.presence.owner_online)
     told.append(await room.claim_notice(2, 60))
     told.append(await room.claim_notice(3, 60))
     assert told == [(0.0, 1), (0.0, 2), (0.0, 2)]
@@ -121,10 +121,10 @@ async def test_user_on_two_workers_counts_once_and_stays_until_the_last_goes(wor
     assert (second.username, second.id) == ("Ada", first.id)
     await two.come("bob")
     await counted(2, one, two)
-    one.roster.release(first)
+    one.presence.release(first)
     await one.come("eve")
     await counted(3, one, two)
-    two.roster.release(second)
+    two.presence.release(second)
     await counted(2, one, two)
 
 
@@ -143,9 +143,9 @@ async def test_each_worker_announces_once_who_comes_and_goes(worker: Start) -> N
     ada = await one.come("ada")
     await two.come("ada")
     bob = await two.come("bob")
-    two.roster.release(bob)
+    two.presence.release(bob)
     await until(lambda: "bob left" in one.events and "bob left" in two.events)
-    one.roster.release(ada)
+    one.presence.release(ada)
     await one.come("eve")
     await until(lambda: "eve joined" in one.events and "eve joined" in two.events)
     assert one.events == two.events == ["ada joined", "bob joined", "bob left", "eve joined"]
@@ -157,19 +157,19 @@ async def test_session_that_comes_back_to_another_worker_neither_left_nor_joined
     monkeypatch.setattr(presence, "LEAVE_DELAY", 0.3)
     one, two = await worker(), await worker()
     for _ in range(3):
-        one.roster.release(await one.come("ada", proof="hers"))
-        two.roster.release(await two.come("ada", "b", proof="hers"))
+        one.presence.release(await one.come("ada", proof="hers"))
+        two.presence.release(await two.come("ada", "b", proof="hers"))
     await until(lambda: "ada left" in one.events)
     assert one.events == ["ada joined", "ada left"]
 
 
 async def test_held_name_comes_free_with_time(worker: Start) -> None:
     one, two = await worker(), await worker()
-    one.roster.release(await one.come("ada", proof="hers"))
+    one.presence.release(await one.come("ada", proof="hers"))
     await until(lambda: one.events == two.events == ["ada joined", "ada left"])
     with pytest.raises(UsernameTaken):
         await two.come("ada", proof="mine")
-    two.roster.release(await two.come("ada", proof="hers"))
+    two.presence.release(await two.come("ada", proof="hers"))
     for _ in range(100):
         with contextlib.suppress(UsernameTaken):
             await one.come("ada", proof="mine")
@@ -202,7 +202,7 @@ def redis_says(room: RedisRoom, command: str) -> bytes:
 async def test_who_can_prove_itself_does_not_inherit_from_one_who_left_and_could_not(worker: Start) -> None:
     one, two = await worker(), await worker()
     gone = await one.come("ada")
-    one.roster.release(gone)
+    one.presence.release(gone)
     assert (await two.come("ada", proof="hers")).id == "hers"
     await until(lambda: one.events == ["ada joined", "ada left", "ada joined"])
     with pytest.raises(UsernameTaken):
@@ -224,7 +224,7 @@ async def test_worker_that_was_taken_for_dead_brings_its_users_back(worker: Star
     ada, bob = await one.come("ada"), await one.come("bob")
     one.cut_off()
     await counted(0, two)
-    one.roster.release(bob)
+    one.presence.release(bob)
     one.reconnect()
     await counted(1, one, two)
     assert (ada.connections, one.evicted) == (1, [])
@@ -234,7 +234,7 @@ async def test_worker_that_ends_takes_its_users_along_at_once(worker: Start) -> 
     one, two = await worker(), await worker()
     await one.come("ada")
     await counted(1, two)
-    await one.roster.stop()
+    await one.presence.stop()
     await counted(0, two)
 
 
@@ -256,7 +256,7 @@ async def test_name_given_twice_during_an_outage_stays_with_one_of_the_two(worke
     one.reconnect()
     await until(lambda: one.evicted == [mine])
     assert two.evicted == []
-    one.roster.release(mine)
+    one.presence.release(mine)
     await counted(1, one, two)
     assert hers.connections == 1
 
@@ -271,7 +271,7 @@ async def test_newcomer_that_gives_up_while_it_waits_leaves_nothing(worker: Star
     one.reconnect()
     await until_next_beat(one)
     await until_next_beat(one)
-    assert (one.roster.users, two.roster.users) == (0, 0)
+    assert (one.presence.users, two.presence.users) == (0, 0)
     await two.come("ada", "b")
 
 
@@ -280,7 +280,7 @@ async def test_crowd_comes_and_goes_and_the_count_is_right(worker: Start) -> Non
     crowd = [await (one if number % 2 else two).come(f"user{number}") for number in range(30)]
     await counted(30, one, two)
     for number, session in enumerate(crowd[:29]):
-        (one if number % 2 else two).roster.release(session)
+        (one if number % 2 else two).presence.release(session)
     await counted(1, one, two)
     assert len([event for event in one.events if event.endswith("joined")]) == 10  # more would be noise
 
@@ -292,13 +292,13 @@ async def test_late_copy_of_a_call_changes_nothing(worker: Start) -> None:
 
     async def noted(*call: Any) -> Any:
         calls.append(call)
-        return await one.presence(*call)
+        return await one.run_presence(*call)
 
-    one.engine.room.presence = noted  # type: ignore[assignment, method-assign] # a stand-in
-    one.roster.release(await one.come("ghost"))
+    one.engine.room.run_presence = noted  # type: ignore[assignment, method-assign] # a stand-in
+    one.presence.release(await one.come("ghost"))
     await until(lambda: any(parts[0] == "release" for call in calls for parts in call[1]))
     (claim,) = [call for call in calls if any(parts[0] == "claim" for parts in call[1])]
-    assert await one.presence(*claim) is None
+    assert await one.run_presence(*claim) is None
     await until(lambda: two.events == ["ghost joined", "ghost left"])
     await counted(0, one, two)
 
@@ -313,7 +313,7 @@ async def test_older_presence_is_put_right(worker: Start) -> None:
     await client.hset("{portfolio-chat}:room", "version", "1")
     await until_next_beat(one)
     await counted(2, one, two)
-    one.roster.release(ada)
+    one.presence.release(ada)
     await counted(1, one, two)
     assert bob.connections == 1
 
@@ -323,9 +323,9 @@ async def test_visit_within_an_outage_leaves_nothing(worker: Start) -> None:
     one, two = await worker(), await worker()
     await two.come("ada")
     one.cut_off()
-    one.roster.release(await one.come("ada"))
+    one.presence.release(await one.come("ada"))
     one.reconnect()
     await until_next_beat(one)
     await until_next_beat(one)
-    two.roster.release(two.roster._sessions["ada"])
+    two.presence.release(two.presence._sessions["ada"])
     await counted(0, one, two)

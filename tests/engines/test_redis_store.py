@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import NoPermissionError
 
 from app.engines import writer
-from app.engines.redis.store import store as redis_module
+from app.engines.redis import store as redis_module
 from app.engines.redis.client import PREFIX, RedisRoom
 from app.engines.redis.store import RedisEngine
 from app.exceptions import StoreError, Unavailable
@@ -111,7 +111,7 @@ async def test_store_that_lost_what_was_seen_is_another_one(
     worker: Start, shared_redis: RunningRedis, monkeypatch: pytest.MonkeyPatch, loss: str
 ) -> None:
     """It was emptied; it is back without its newest messages; or another message stands where one was seen."""
-    monkeypatch.setattr("app.engines.redis.store.client.READ_SECONDS", 0.05)
+    monkeypatch.setattr("app.engines.redis.client.READ_SECONDS", 0.05)
     monkeypatch.setattr(redis_module, "READ_SECONDS", 0.05)
     monkeypatch.setattr(redis_module, "RETRY", 0.001)
     one, two = await worker(), await worker()
@@ -147,7 +147,7 @@ def lose_tail(redis: RunningRedis, stream: str) -> None:
 async def test_emptied_store_gets_the_rules_that_a_worker_knows(
     worker: Start, shared_redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.engines.redis.store.client.READ_SECONDS", 0.05)
+    monkeypatch.setattr("app.engines.redis.client.READ_SECONDS", 0.05)
     monkeypatch.setattr(redis_module, "READ_SECONDS", 0.05)
     one = await worker()
     assert await one.engine.amend("", "rules")
@@ -158,7 +158,7 @@ async def test_emptied_store_gets_the_rules_that_a_worker_knows(
 
 
 async def test_worker_that_missed_pruned_messages_starts_anew(worker: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.engines.redis.store.client.READ_SECONDS", 0.05)
+    monkeypatch.setattr("app.engines.redis.client.READ_SECONDS", 0.05)
     monkeypatch.setattr(redis_module, "READ_SECONDS", 0.05)
     monkeypatch.setattr(redis_module, "RETRY", 0.001)
     one, two = await worker(), await worker()
@@ -260,7 +260,7 @@ async def test_writer_goes_on_when_redis_loses_what_it_had_just_stored(
 ) -> None:
     """The reply came, but the reader was still busy with the message before."""
     monkeypatch.setattr(redis_module, "READ_SECONDS", 0.05)
-    monkeypatch.setattr("app.engines.redis.store.client.READ_SECONDS", 0.05)
+    monkeypatch.setattr("app.engines.redis.client.READ_SECONDS", 0.05)
     one, two = await worker(), await worker()
     busy, flowing = two.hold(monkeypatch)
     one.publish(draft("before"))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.owner.formats import MAX_DISCORD, Format, Notice, format_of, request
+from app.owner.formats import MAX_DISCORD, Format, Notification, format_of, request
 
 URLS: dict[Format, str] = {
     "discord": "https://discord.com/api/webhooks/1/secret",
@@ -31,7 +31,7 @@ HOSTILE = (
 
 
 def made(format: Format, text: str = "hello", username: str = "ada", count: int = 1, url: str = PUBLIC) -> Request:
-    return request(format, URLS[format], Notice(username, text, 1.5, count, url))
+    return request(format, URLS[format], Notification(username, text, 1.5, count, url))
 
 
 def body(sent: Request) -> bytes:
@@ -231,7 +231,7 @@ def test_owners_link_is_a_link(url: str, link: str) -> None:
     ],
 )
 def test_address_is_fit_to_be_sent_and_userinfo_a_header(url: str, address: str, authorization: str | None) -> None:
-    sent = request("json", url, Notice("ada", "hello", 1.5))
+    sent = request("json", url, Notification("ada", "hello", 1.5))
     assert sent.full_url == address
     assert sent.get_header("Authorization") == authorization
 
@@ -241,7 +241,7 @@ def test_address_is_fit_to_be_sent_and_userinfo_a_header(url: str, address: str,
 )
 def test_what_is_no_web_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError):
-        request("json", url, Notice("ada", "hello", 1.5))
+        request("json", url, Notification("ada", "hello", 1.5))
 
 
 class Unsent(HTTPConnection):

@@ -11,7 +11,7 @@ import pytest
 
 from app.exceptions import StoreError
 from app.message import Message
-from app.owner.formats import Notice
+from app.owner.formats import Notification
 from app.owner.notifier import RETRY, Claim, LocalClaim, Notifier
 from app.owner.webhook import Webhook
 from tests.support.fakes import Clock
@@ -31,7 +31,7 @@ class World:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.notices: list[Notice] = []
+        self.notices: list[Notification] = []
         self.sent: list[bool] = []
         self.works = True
         self._sleepers: list[tuple[float, asyncio.Event]] = []
@@ -45,7 +45,7 @@ class World:
         self._notifiers.append(one)
         return one
 
-    async def send(self, notice: Notice) -> bool:
+    async def send(self, notice: Notification) -> bool:
         self.notices.append(notice)
         return self.works
 
@@ -90,7 +90,7 @@ async def test_first_message_is_told_at_once(world: World) -> None:
     notifier = world.notifier()
     notifier.hear([message(1)])
     await world.settle()
-    assert world.notices == [Notice("user1", "text 1", 1e9 + 1, 1, "https://example.com")]
+    assert world.notices == [Notification("user1", "text 1", 1e9 + 1, 1, "https://example.com")]
     assert world.sent == [True]
 
 

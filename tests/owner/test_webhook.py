@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from app.owner import webhook
-from app.owner.formats import Notice, request
+from app.owner.formats import Notification, request
 from app.owner.webhook import Webhook
 from tests.support.receiver import Answer, Receiver
 from tests.support.running import ROOT, free_port, until
 
 pytestmark = pytest.mark.anyio
 
-NOTICE = Notice("ada", "hello", 1.5)
+NOTICE = Notification("ada", "hello", 1.5)
 SOON = 0.05  # seconds; what never answers is not waited for any longer
 SECRETS = ("hunter2", "s3cret", "t0ken", "leaked", "elsewhere")
 
@@ -162,7 +162,8 @@ from app.owner import formats, webhook
 
 async def main():
     webhook._Post.give_up = lambda self: None  # so that the thread hangs for good
-    sending = asyncio.create_task(webhook.Webhook(sys.argv[1], "json", 600.0).send(formats.Notice("ada", "hi", 0.0)))
+    notification = formats.Notification("ada", "hi", 0.0)
+    sending = asyncio.create_task(webhook.Webhook(sys.argv[1], "json", 600.0).send(notification))
     await asyncio.to_thread(sys.stdin.readline)
     sending.cancel()
 

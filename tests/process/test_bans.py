@@ -15,7 +15,20 @@ from tests.process.test_admission import OWNER, offer, refusal, session
 from tests.process.test_hiding import everything
 from tests.process.test_redis import visit
 from tests.process.test_workers import started
-from tests.support.owner_requests import JSON, STORES, alone, ask, asked, done, everywhere, fault, lines, serving, slay, start_again
+from tests.support.owner_requests import (
+    JSON,
+    STORES,
+    alone,
+    ask,
+    asked,
+    done,
+    everywhere,
+    fault,
+    lines,
+    serving,
+    slay,
+    start_again,
+)
 from tests.support.running import RunningRedis, RunningServer, until
 
 pytestmark = pytest.mark.anyio

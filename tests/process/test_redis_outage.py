@@ -53,7 +53,7 @@ def is_healthy(server: RunningServer) -> bool:
 
 
 async def post(visitor: Visitor, content: str, nonce: str) -> None:
-    """Posts, again after a refusal, until the message comes back."""
+    """PendingPosts, again after a refusal, until the message comes back."""
 
     def answers() -> list[Frame]:
         frames = visitor.frames[asked:]

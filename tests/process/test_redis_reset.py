@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def post(client: Client, content: str) -> int:
-    """Posts, again after a refusal, until the message comes back; its seq."""
+    """PendingPosts, again after a refusal, until the message comes back; its seq."""
     while True:
         await client.say(content, nonce=content)
         frame = await client.read("message", "error")

@@ -11,8 +11,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from app.exceptions import CloseCode
+from app.server.socket_protocol import EVENT_LIMIT, FLOOD_FRAMES, SLICE, SocketProtocol
 from app.wire.client_frames import MAX_FRAME
-from app.server.socket_protocol import FLOOD_FRAMES, INBOX_LIMIT, SLICE, SocketProtocol
 from tests.support.broken import CLOSE, PING, TEXT, frame, handshake
 
 pytestmark = pytest.mark.anyio
@@ -154,7 +154,7 @@ async def test_while_the_app_takes_nothing_one_read_is_kept_and_reading_stops() 
     connection = Connection()
     await connection.open()
     connection.receive(TEXT * 1_000_000)
-    assert INBOX_LIMIT <= len(connection.protocol.inbox) <= INBOX_LIMIT + SLICE // len(TEXT)
+    assert EVENT_LIMIT <= len(connection.protocol.event_queue) <= EVENT_LIMIT + SLICE // len(TEXT)
     assert connection.kept <= READ
     assert not connection.transport.is_reading()
     await connection.end()
@@ -182,7 +182,7 @@ async def test_after_a_flood_what_the_transport_still_had_is_dropped() -> None:
 async def test_a_close_while_the_app_takes_nothing_reads_on_for_the_peers_answer() -> None:
     connection = Connection()
     await connection.open()
-    connection.receive(TEXT * (INBOX_LIMIT * 2))
+    connection.receive(TEXT * (EVENT_LIMIT * 2))
     connection.protocol.close(CloseCode.RESTART, "")
     connection.receive(TEXT)
     assert connection.kept == 0

@@ -13,7 +13,7 @@ from app.chat.registry import Connection, ConnectionRegistry
 from app.engines.presence import Session
 from app.exceptions import CloseCode
 from app.message import Draft
-from app.wire.prepared import Batch
+from app.wire.prepared import PreparedFrames
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class Clock:
         return self.now
 
 
-class FakeOutbox:
+class FakeSender:
     """Keeps what is written to it, decoded."""
 
     def __init__(self) -> None:
@@ -43,10 +43,10 @@ class FakeOutbox:
     def closed(self) -> bool:
         return self.code is not None
 
-    def write(self, batch: Batch) -> None:
+    def write(self, prepared: PreparedFrames) -> None:
         if self.code is None:
-            self.frames += [decoded(frame) for frame in batch.frames]
-            self.sizes += [len(frame) for frame in batch.frames]
+            self.frames += [decoded(frame) for frame in prepared.frames]
+            self.sizes += [len(frame) for frame in prepared.frames]
             self._written.set()
 
     def close(self, code: CloseCode) -> None:

@@ -17,7 +17,7 @@ from app.chat.registry import ConnectionRegistry
 from app.chat.room import Chat
 from app.config import Settings
 from app.engines import drafts
-from app.engines import presence as roster_module
+from app.engines import presence as presence_module
 from app.exceptions import CloseCode
 from app.main import create_app
 from app.wire import sender as outbox_module
@@ -243,8 +243,8 @@ class Peer:
     def __init__(self, app: Starlette, query: bytes = b"username=ada") -> None:
         self.app = app
         self.query = query
-        self.inbox: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()
-        self.inbox.put_nowait({"type": "websocket.connect"})
+        self.event_queue: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()
+        self.event_queue.put_nowait({"type": "websocket.connect"})
         self.codes: list[int] = []
         self.fault: BaseException | None = None
         self.flowing = asyncio.Event()
@@ -253,7 +253,7 @@ class Peer:
         self.task: asyncio.Task[None] | None = None
 
     async def receive(self) -> MutableMapping[str, Any]:
-        message = await self.inbox.get()
+        message = await self.event_queue.get()
         if isinstance(message, BaseException):
             raise message
         return message
@@ -293,16 +293,16 @@ class Peer:
             return (await asyncio.gather(self.task, return_exceptions=True))[0]
 
     def hear(self, **message: Any) -> None:
-        self.inbox.put_nowait({"type": "websocket.receive", **message})
+        self.event_queue.put_nowait({"type": "websocket.receive", **message})
 
     def hang_up(self, code: int = 1000) -> None:
-        self.inbox.put_nowait({"type": "websocket.disconnect", "code": code})
+        self.event_queue.put_nowait({"type": "websocket.disconnect", "code": code})
 
 
 @pytest.fixture
 async def app(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Starlette]:
     """A started app, in which nothing may be left of any connection at the end."""
-    monkeypatch.setattr(roster_module, "LEAVE_DELAY", 0)
+    monkeypatch.setattr(presence_module, "LEAVE_DELAY", 0)
     monkeypatch.setattr(outbox_module, "CLOSE_TIMEOUT", 0.01)
     caplog.set_level(logging.INFO, "app")
     app = create_app(Settings.model_validate({"engine_url": "memory://", "ws_send_buffer": 65_536, **UNLIMITED}))
@@ -311,8 +311,8 @@ async def app(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
         yield app
         for _ in range(10):
             await asyncio.sleep(0)
-        assert (len(registry), app.state.chat.users, registry.outboxes()) == (0, 0, [])
-        assert not [task for task in asyncio.all_tasks() if task.get_name() == "outbox"]
+        assert (len(registry), app.state.chat.users, registry.senders()) == (0, 0, [])
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "sender"]
         await app.state.chat.admit(Handshake("ada", "another address", None))  # the name is free
     told = [entry.getMessage() for entry in caplog.records]
     assert told.count("User connected: ada") == told.count("User disconnected: ada")
@@ -332,7 +332,7 @@ async def test_client_that_closes_leaves_nothing(app: Starlette, code: int) -> N
 async def test_server_that_fails_to_receive_leaves_nothing(app: Starlette) -> None:
     peer = Peer(app)
     await peer.start()
-    peer.inbox.put_nowait(RuntimeError("reset"))
+    peer.event_queue.put_nowait(RuntimeError("reset"))
     assert isinstance(await peer.end(), RuntimeError)
 
 
@@ -384,8 +384,8 @@ async def test_connection_that_is_closed_ends_even_when_its_client_does_nothing(
     await peer.start()
     if not reads:
         peer.flowing.clear()
-    for _, outbox in app.state.registry.outboxes():
-        outbox.close(code)
+    for _, sender in app.state.registry.senders():
+        sender.close(code)
     assert await peer.end() is None
     assert peer.codes == ([code] if reads else [])
 

@@ -16,7 +16,7 @@ from app.message import Message
 from app.wire import client_frames, frames
 from app.wire.client_frames import ClientPing, ClientPong, Post
 from app.wire.frames import HistoryFrame, MessageFrame
-from app.wire.prepared import Batch
+from app.wire.prepared import PreparedFrames
 
 SECRET = "SECRETWORD"
 FAULTS: list[str | bytes] = [
@@ -198,7 +198,7 @@ def test_history_frame_equals_its_model(messages: list[Message], hidden: list[st
 def test_wire_is_what_websockets_parses(size: int) -> None:
     payloads = [b"a" * size, b"{}"]
     reader = StreamReader()
-    reader.feed_data(Batch(payloads).wire)
+    reader.feed_data(PreparedFrames(payloads).wire)
     reader.feed_eof()
     for payload in payloads:
         assert parsed(reader) == Frame(Opcode.TEXT, payload)
@@ -217,6 +217,6 @@ def parsed(reader: StreamReader) -> Frame:
 
 
 def test_batch_has_the_same_frames_as_text_and_as_bytes() -> None:
-    batch = Batch([b"{}", '{"é":"🎉"}'.encode()])
-    assert batch.texts == ["{}", '{"é":"🎉"}']
-    assert batch.size == 2 + len('{"é":"🎉"}'.encode())
+    prepared = PreparedFrames([b"{}", '{"é":"🎉"}'.encode()])
+    assert prepared.texts == ["{}", '{"é":"🎉"}']
+    assert prepared.size == 2 + len('{"é":"🎉"}'.encode())

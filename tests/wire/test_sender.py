@@ -1,4 +1,4 @@
-"""The queue outbox: order, bound, and every way to its end."""
+"""The queue sender: order, bound, and every way to its end."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from app.exceptions import CloseCode
 from app.wire import sender
-from app.wire.prepared import Batch
-from app.wire.sender import QueueOutbox
+from app.wire.prepared import PreparedFrames
+from app.wire.sender import QueueSender
 
 pytestmark = pytest.mark.anyio
 
@@ -42,11 +42,11 @@ async def server() -> Server:
 
 
 @pytest.fixture
-async def queue(server: Server) -> AsyncIterator[QueueOutbox]:
-    outbox = QueueOutbox(server.send, 10, server.gave_up.set)
-    yield outbox
-    await outbox.release()
-    assert not [task for task in asyncio.all_tasks() if task.get_name() == "outbox"]
+async def queue(server: Server) -> AsyncIterator[QueueSender]:
+    sender = QueueSender(server.send, 10, server.gave_up.set)
+    yield sender
+    await sender.release()
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "sender"]
 
 
 async def closed(server: Server) -> list[Any]:
@@ -60,50 +60,50 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_frames_go_out_in_order(server: Server, queue: QueueOutbox) -> None:
-    queue.write(Batch([b"1", b"2"]))
-    queue.write(Batch([b"3"]))
+async def test_frames_go_out_in_order(server: Server, queue: QueueSender) -> None:
+    queue.write(PreparedFrames([b"1", b"2"]))
+    queue.write(PreparedFrames([b"3"]))
     await settle()
-    queue.write(Batch([b"4"]))
+    queue.write(PreparedFrames([b"4"]))
     await settle()
     assert server.sent == ["1", "2", "3", "4"]
 
 
-async def test_close_comes_after_what_waits_and_nothing_after_it(server: Server, queue: QueueOutbox) -> None:
-    queue.write(Batch([b"1"]))
+async def test_close_comes_after_what_waits_and_nothing_after_it(server: Server, queue: QueueSender) -> None:
+    queue.write(PreparedFrames([b"1"]))
     queue.close(CloseCode.REFUSED)
-    queue.write(Batch([b"2"]))
+    queue.write(PreparedFrames([b"2"]))
     queue.close(CloseCode.RESTART)
     assert await closed(server) == ["1", (1008, "refused")]
-    queue.write(Batch([b"3"]))
+    queue.write(PreparedFrames([b"3"]))
     await settle()
     assert server.sent == ["1", (1008, "refused")]
 
 
-async def test_client_that_reads_may_get_any_amount(server: Server, queue: QueueOutbox) -> None:
+async def test_client_that_reads_may_get_any_amount(server: Server, queue: QueueSender) -> None:
     for _ in range(5):
-        queue.write(Batch([b"ten bytes!"]))
+        queue.write(PreparedFrames([b"ten bytes!"]))
         await settle()
     assert server.sent == ["ten bytes!"] * 5
 
 
-async def test_client_that_does_not_read_is_closed_and_its_queue_dropped(server: Server, queue: QueueOutbox) -> None:
+async def test_client_that_does_not_read_is_closed_and_its_queue_dropped(server: Server, queue: QueueSender) -> None:
     server.flowing.clear()
-    queue.write(Batch([b"12345"]))
+    queue.write(PreparedFrames([b"12345"]))
     await settle()  # in the server's hands, and still counted
-    queue.write(Batch([b"67890"]))
-    queue.write(Batch([b"x"]))
+    queue.write(PreparedFrames([b"67890"]))
+    queue.write(PreparedFrames([b"x"]))
     server.flowing.set()
     assert await closed(server) == ["12345", (4001, "too slow")]
 
 
-async def test_frame_larger_than_the_bound_closes(server: Server, queue: QueueOutbox) -> None:
-    queue.write(Batch([b"eleven byte"]))
+async def test_frame_larger_than_the_bound_closes(server: Server, queue: QueueSender) -> None:
+    queue.write(PreparedFrames([b"eleven byte"]))
     assert await closed(server) == [(4001, "too slow")]
 
 
 @pytest.mark.parametrize("code", list(CloseCode))
-async def test_reason_fits_into_a_close_frame(server: Server, queue: QueueOutbox, code: CloseCode) -> None:
+async def test_reason_fits_into_a_close_frame(server: Server, queue: QueueSender, code: CloseCode) -> None:
     queue.close(code)
     sent, reason = (await closed(server))[0]
     assert sent == code
@@ -115,8 +115,8 @@ async def test_client_that_never_takes_the_close_frame_is_given_up(
 ) -> None:
     monkeypatch.setattr(sender, "CLOSE_TIMEOUT", 0.001)
     server.flowing.clear()
-    queue = QueueOutbox(server.send, 10, server.gave_up.set)
-    queue.write(Batch([b"1"]))
+    queue = QueueSender(server.send, 10, server.gave_up.set)
+    queue.write(PreparedFrames([b"1"]))
     queue.close(CloseCode.SILENT)
     assert not server.gave_up.is_set()
     async with asyncio.timeout(5):
@@ -127,7 +127,7 @@ async def test_client_that_never_takes_the_close_frame_is_given_up(
 
 async def test_released_outbox_gives_nothing_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sender, "CLOSE_TIMEOUT", 0.001)
-    queue = QueueOutbox(server.send, 10, server.gave_up.set)
+    queue = QueueSender(server.send, 10, server.gave_up.set)
     queue.close(CloseCode.NORMAL)
     await queue.release()
     await asyncio.sleep(0.01)
@@ -135,14 +135,14 @@ async def test_released_outbox_gives_nothing_up(server: Server, monkeypatch: pyt
 
 
 async def test_server_that_raises_ends_the_sending_quietly(
-    server: Server, queue: QueueOutbox, caplog: pytest.LogCaptureFixture
+    server: Server, queue: QueueSender, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.fault = RuntimeError("gone")
-    queue.write(Batch([b"1"]))
-    queue.write(Batch([b"2"]))
+    queue.write(PreparedFrames([b"1"]))
+    queue.write(PreparedFrames([b"2"]))
     await settle()
     server.fault = None
-    queue.write(Batch([b"3"]))
+    queue.write(PreparedFrames([b"3"]))
     queue.close(CloseCode.SILENT)
     await settle()
     assert server.sent == []
@@ -154,13 +154,13 @@ async def test_release_may_come_twice_and_leaves_no_task(server: Server, flowing
     if not flowing:
         server.flowing.clear()
     before = asyncio.all_tasks()
-    queue = QueueOutbox(server.send, 10, server.gave_up.set)
-    queue.write(Batch([b"1"]))
+    queue = QueueSender(server.send, 10, server.gave_up.set)
+    queue.write(PreparedFrames([b"1"]))
     await settle()
     await queue.release()
     await queue.release()
     assert asyncio.all_tasks() == before
-    queue.write(Batch([b"2"]))
+    queue.write(PreparedFrames([b"2"]))
     queue.close(CloseCode.NORMAL)
     await settle()
     assert server.sent == (["1"] if flowing else [])

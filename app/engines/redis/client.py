@@ -1,4 +1,4 @@
-"""The room's keys in Redis, and the scripts that change them, for the engine and the roster of every worker.
+"""The room's keys in Redis, and the scripts that change them, for the engine and the presence of every worker.
 
 Each change is one script, so that it happens whole or not at all. Knows nothing of what the workers do with it.
 """
@@ -23,7 +23,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import DataError, NoPermissionError, RedisError, ResponseError
 
 from app.exceptions import StoreError
-from app.message import Change, Draft, Hiding, Message, stored
+from app.message import Change, Deletion, Draft, Message, stored
 
 PREFIX = "{portfolio-chat}:"  # in braces, so that a Redis Cluster keeps all of them on one node
 KEEP_EVENTS = 1_000
@@ -156,7 +156,7 @@ class RedisRoom:
         wait, told = await self._run(self._notice, ["room"], [seq, int(1000 * quiet)])
         return wait / 1000, told
 
-    async def presence(
+    async def run_presence(
         self, worker: str, operations: list[Any], turn: int, version: int, settings: Sequence[int | str]
     ) -> Any:
         """Runs presence.lua: None when the worker must begin anew, else version, number of users, whether the owner is
@@ -233,7 +233,7 @@ def _record(entry: Entry) -> Record:
     if body := fields.get(b"m"):
         return Record(position, _parse(body, position[0]))
     told = json.loads(fields[b"c"])
-    hidden = tuple(Hiding(seq, message, position[0]) for seq, message in told.get("hidden", ()))
+    hidden = tuple(Deletion(seq, message, position[0]) for seq, message in told.get("hidden", ()))
     return Record(position, Change(hidden, told.get("pruned", 0), told.get("rules")))
 
 

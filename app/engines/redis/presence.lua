@@ -1,6 +1,6 @@
 -- Who is here, over all workers. A worker holds a lease and keeps it alive by running this; when it dies, its users leave.
 -- KEYS: room, names, online, workers, leaving, events, turns. ARGV: prefix of a worker's own names, worker, operations as
--- JSON: ["begin"], ["claim", username, session, address, provable, limit_key], ["release", username], ["end"]; then the
+-- JSON: ["begin"], ["claim", username, session, address, supports_tokens, limit_key], ["release", username], ["end"]; then the
 -- worker's turn, which counts its calls, the version that it has seen, the times lease, leave delay and hold (ms), up to
 -- how many users are announced, the owner's name, how many events to keep.
 -- Returns 0 when the worker must begin anew, else version, number of users, 1 if the owner is here, and for each
@@ -34,7 +34,7 @@ local function depart(name, who, since)
   if next(entry.workers) == nil then
     redis.call('SREM', online, name)
     redis.call('ZADD', leaving, since + leave_delay, name)
-    entry.held = entry.provable and since + hold or 0
+    entry.held = entry.supports_tokens and since + hold or 0
   end
   save(name, entry)
 end
@@ -47,19 +47,19 @@ local function bury(who, since)
   redis.call('HDEL', turns, who)
 end
 
-local function is_same(entry, session, address, provable)
+local function is_same(entry, session, address, supports_tokens)
   if entry.session == session then
     return true
   end
-  return not entry.provable and entry.address == address and (next(entry.workers) ~= nil or not provable)
+  return not entry.supports_tokens and entry.address == address and (next(entry.workers) ~= nil or not supports_tokens)
 end
 
 local operations = {}
 
-function operations.claim(username, session, address, provable, limit_key)
+function operations.claim(username, session, address, supports_tokens, limit_key)
   local name = string.lower(username)
   local entry = load(name)
-  if entry and not is_same(entry, session, address, provable) then
+  if entry and not is_same(entry, session, address, supports_tokens) then
     if next(entry.workers) ~= nil or now < entry.held then
       return false
     end
@@ -68,7 +68,7 @@ function operations.claim(username, session, address, provable, limit_key)
     end
     entry = nil
   end
-  entry = entry or { username = username, session = session, address = address, provable = provable, workers = {} }
+  entry = entry or { username = username, session = session, address = address, supports_tokens = supports_tokens, workers = {} }
   if not entry.present then
     entry.present = true
     joined[#joined + 1] = entry.username

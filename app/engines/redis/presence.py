@@ -1,4 +1,4 @@
-"""Who is here, over all workers: the roster of a room in Redis.
+"""Who is here, over all workers: the presence of a room in Redis.
 
 Redis decides about names; what is here knows this worker's own sessions and the count. What it has to say to Redis
 waits in one queue, so that it is said in order, all at once, and again after an outage.
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from app import tasks
 from app.config import Settings
 from app.engines import Engine
-from app.engines.presence import HOLD, LEAVE_DELAY, Listener, Roster, Session, is_same
+from app.engines.presence import HOLD, LEAVE_DELAY, Listener, LocalPresence, Session, is_same
 from app.exceptions import StoreError, UsernameTaken
 
 if TYPE_CHECKING:  # Redis' driver may be missing
@@ -44,11 +44,11 @@ class Operation(NamedTuple):
         """As presence.lua takes it."""
         if not (session := self.session):
             return [self.verb]
-        proof = [session.id, session.address, session.provable, session.limit_key or ""]
+        proof = [session.id, session.address, session.supports_tokens, session.limit_key or ""]
         return [self.verb, session.username, *(proof if self.verb == "claim" else ())]
 
 
-class SharedRoster(Roster):
+class RedisPresence(LocalPresence):
     """One worker's part of it. `announce_limit`: up to how many users the workers tell each other who came and left.
 
     Names are Redis's to give. While it does not answer, a worker gives them on its own word, and takes them back
@@ -71,7 +71,7 @@ class SharedRoster(Roster):
         await super().start(listener)
         await self._exchange()
         self._engine.on_events = self.hear
-        self._beating = tasks.spawn(self._beat(), "roster")
+        self._beating = tasks.spawn(self._beat(), "presence")
 
     async def stop(self) -> None:
         """Gives the lease back, so that the users leave the count at once. Safe to call when `start` failed."""
@@ -89,12 +89,12 @@ class SharedRoster(Roster):
         self._wake.set()
 
     async def find(self, username: str) -> tuple[str, str | None] | None:
-        """As Roster has it, for all workers."""
+        """As LocalPresence has it, for all workers."""
         holder = await self._engine.room.holder(username)
         return (holder["session"], holder["limit_key"] or None) if holder else None
 
     async def claim(self, newcomer: Session) -> Session:
-        """As Roster has it, for all workers."""
+        """As LocalPresence has it, for all workers."""
         session = self._sessions.setdefault(newcomer.username.lower(), newcomer)
         if not is_same(session, newcomer):
             raise UsernameTaken
@@ -115,7 +115,7 @@ class SharedRoster(Roster):
         return session
 
     def release(self, session: Session) -> None:
-        """As Roster has it."""
+        """As LocalPresence has it."""
         session.connections -= 1
         if not session.connections:
             del self._sessions[session.username.lower()]
@@ -146,9 +146,9 @@ class SharedRoster(Roster):
                 await self._exchange()
                 continue
             except StoreError:
-                logger.debug("Redis does not answer the roster")  # the engine tells the owner
+                logger.debug("Redis does not answer the presence")  # the engine tells the owner
             except Exception:
-                logger.exception("The roster failed")  # our own fault; without a sign of life all users would leave
+                logger.exception("The presence failed")  # our own fault; without a sign of life all users would leave
             await asyncio.sleep(RETRY)
 
     async def _exchange(self) -> None:
@@ -171,7 +171,7 @@ class SharedRoster(Roster):
         parts = [operation.parts() for operation in operations]
         times = [int(1000 * seconds) for seconds in (LEASE, LEAVE_DELAY, HOLD)]
         settings: list[int | str] = [*times, self._announce_limit, self._owner]
-        reply = await self._engine.room.presence(self._worker, parts, next(self._turns), self._version, settings)
+        reply = await self._engine.room.run_presence(self._worker, parts, next(self._turns), self._version, settings)
         if reply is None:
             return None
         version, users, owner_online, results = reply
@@ -197,8 +197,8 @@ class SharedRoster(Roster):
             self._listener.evict(session)
 
 
-def open_roster(settings: Settings, engine: Engine) -> Roster:
-    """The roster that goes with an engine."""
+def open_presence(settings: Settings, engine: Engine) -> LocalPresence:
+    """The presence that goes with an engine."""
     if settings.engine_url.startswith("redis"):
-        return SharedRoster(cast("RedisEngine", engine), settings.announce_limit, settings.owner_username)
-    return Roster(settings.owner_username)
+        return RedisPresence(cast("RedisEngine", engine), settings.announce_limit, settings.owner_username)
+    return LocalPresence(settings.owner_username)

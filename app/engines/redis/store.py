@@ -20,7 +20,7 @@ from app.engines.base import FIRST, LAST, By, Engine, Listener
 from app.engines.redis.client import PAGE, READ_SECONDS, Entry, Found, Position, Record, RedisRoom
 from app.engines.writer import PATIENCE
 from app.exceptions import StoreError
-from app.message import Change, Draft, Hiding, Message
+from app.message import Change, Deletion, Draft, Message
 
 RETRY = 0.25  # seconds between two tries to reach Redis
 
@@ -53,16 +53,16 @@ class RedisEngine(Engine):
         await super().start(listener)
         self._following = tasks.spawn(self._follow(), "stream reader")
 
-    async def _open(self) -> tuple[list[Message], list[Hiding]]:
+    async def _open(self) -> tuple[list[Message], list[Deletion]]:
         if warning := await self.room.check():
             logger.warning("%s", warning)
         self._event = await self.room.last_event()
         return await self._enter(await self.room.open("", "", 0, "", 0, ""))
 
-    async def _enter(self, found: Found) -> tuple[list[Message], list[Hiding]]:
+    async def _enter(self, found: Found) -> tuple[list[Message], list[Deletion]]:
         """Takes the room as it is now; its newest messages, and what was hidden since."""
         past: list[Message] = []
-        hidden: list[Hiding] = []
+        hidden: list[Deletion] = []
         position, self._changes = (0, 0), 0
         self._entered += 1
         async for record in self.room.walk(found.epoch, FIRST, LAST, newest=True):
