@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import copy
 import errno
 import os
@@ -12,10 +13,13 @@ from typing import Any
 
 import uvicorn.config
 
-from app import archive
 from app.config import Settings, SettingsError, load_settings
+from app.engines import open_archive
 from app.exceptions import StoreError
 from app.server import server
+from app.web.responses import StoredMessage
+
+WIPE = "This deletes the room for good: messages, bans, and the key of the tokens. Type wipe to go on: "
 
 
 def main() -> None:
@@ -32,9 +36,9 @@ def main() -> None:
         given = {} if arguments.workers is None else {"WORKERS": arguments.workers}
         settings = load_settings({**os.environ, **given})
         if arguments.command == "export":
-            archive.export(settings)
+            asyncio.run(_export(settings))
         elif arguments.command == "wipe":
-            archive.wipe(settings, arguments.yes)
+            asyncio.run(_wipe(settings, arguments.yes))
         else:
             _serve(settings, arguments.reload)
     except (SettingsError, StoreError) as error:
@@ -48,6 +52,33 @@ def _serve(settings: Settings, reload: bool) -> None:
         advice = "set ENGINE_URL=redis://…, or start a single one"
         sys.exit(f"{settings.workers} workers share a room only through Redis: {advice}.")
     server.run(settings, _listen(settings), reload, _log_config(settings))
+
+
+async def _export(settings: Settings) -> None:
+    """Writes every message to standard output, oldest first, one JSON object a line. Raises StoreError."""
+    archive = open_archive(settings)
+    try:
+        async for message in archive.export():
+            sys.stdout.write(StoredMessage.of(message).model_dump_json(exclude_none=True) + "\n")
+        sys.stdout.flush()
+    finally:
+        await archive.close()
+
+
+async def _wipe(settings: Settings, sure: bool) -> None:
+    """Deletes the room; asks first, unless `sure`. Raises StoreError, also while a server uses it."""
+    archive = open_archive(settings)
+    try:
+        await archive.reserve()
+        if not sure:
+            sys.stderr.write(WIPE)
+            sys.stderr.flush()
+            if sys.stdin.readline().strip() != "wipe":
+                sys.exit("Nothing was deleted.")
+        await archive.wipe()
+    finally:
+        await archive.close()
+    sys.stderr.write("The room is empty. The next start makes a new one.\n")
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -1,6 +1,6 @@
 """The application: builds the room, wires it to its routes, and owns its beginning and end.
 
-`create_app` for a program of one's own, `app` for `uvicorn app.main:app`.
+`create_app` is for a program of one's own, `app` for `uvicorn app.main:app`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,13 @@ from starlette.websockets import WebSocket, WebSocketClose
 
 from app import exceptions, log, metrics, tasks
 from app.chat.heartbeat import Heartbeat
-from app.chat.moderation import Moderation
 from app.chat.registry import ConnectionRegistry
-from app.chat.room import Chat
+from app.chat.room import Room
 from app.config import Settings, SettingsError, load_settings
-from app.engines import open_engine
+from app.engines import Backend, open_backend
 from app.engines.pruner import Pruner
-from app.engines.redis.presence import open_presence
 from app.exceptions import ChatError, NotFound, StoreError
-from app.owner.notifier import notice_format
+from app.owner.notifier import notice_format, open_notifier
 from app.web import api, owner_api, pages
 from app.web.responses import refusal
 from app.web.socket import ChatEndpoint
@@ -103,11 +101,7 @@ def create_app(settings: Settings) -> Starlette:
     app.router.default = nothing_here
     app.router.redirect_slashes = False  # `/health/` is not there, and a redirect would name our scheme and host
     app.state.settings = settings
-    app.state.registry = ConnectionRegistry(settings.ws_max_connections, settings.ws_max_connections_per_ip)
-    app.state.engine = engine = open_engine(settings)
-    presence = open_presence(settings, engine)
-    app.state.chat = chat = Chat(settings, app.state.registry, presence, engine)
-    app.state.moderation = Moderation(chat, presence, engine, settings.owner_username)
+    app.state.backend = open_backend(settings)
     return app
 
 
@@ -123,34 +117,30 @@ async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
 
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Opens the store and starts the heartbeat; at the end everything that was accepted is stored."""
+    """Opens the store, builds the room on it, and starts its tasks; at the end stores everything that was accepted."""
     settings: Settings = app.state.settings
     log.configure(settings.level)
     if "*" in settings.cors_origins:
         logger.warning("CORS_ORIGINS=* lets pages of any site into the room, in their visitors' names")
-    chat: Chat = app.state.chat
-
-    def forget() -> None:
-        chat.admission.forget()  # looked up each time, because another store brings another admission
-
-    interval, timeout = settings.ws_heartbeat_interval, settings.ws_heartbeat_timeout
-    heartbeat = Heartbeat(app.state.registry, interval, timeout, on_beat=forget)
-    pruner = Pruner(app.state.engine, settings.retention_days, settings.max_stored_messages)
-    try:
-        await chat.start()
-        beating = tasks.spawn(heartbeat.run(), "heartbeat")
-        pruning = tasks.spawn(pruner.run(), "pruner")
+    backend: Backend = app.state.backend
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(backend.engine.stop)
+        opened = await backend.engine.open()
+        notifier = open_notifier(settings, backend.claim)
+        registry = ConnectionRegistry(settings.ws_max_connections, settings.ws_max_connections_per_ip)
+        app.state.room = room = Room(settings, registry, backend, opened, notifier)
+        stack.push_async_callback(room.stop)
+        await room.start()
+        interval, timeout = settings.ws_heartbeat_interval, settings.ws_heartbeat_timeout
+        heartbeat = Heartbeat(registry, interval, timeout, on_beat=room.admission.forget)
+        pruner = Pruner(backend.engine, settings.retention_days, settings.max_stored_messages)
+        for name, run in (("notifier", notifier.run), ("heartbeat", heartbeat.run), ("pruner", pruner.run)):
+            stack.push_async_callback(tasks.end, tasks.spawn(run(), name))
         if settings.notify_url:
             host = urlsplit(settings.notify_url).hostname  # all else in it is a secret
             logger.info("The owner is told of messages by %s, in the format %s", host, notice_format(settings))
-        logger.info("%s %s is ready: %d messages so far", settings.app_name, settings.app_version, chat.total)
-        try:
-            yield
-        finally:
-            await tasks.end(beating)
-            await tasks.end(pruning)
-    finally:
-        await chat.stop()
+        logger.info("%s %s is ready: %d messages so far", settings.app_name, settings.app_version, room.total)
+        yield
 
 
 class StartupFaults:
@@ -186,12 +176,16 @@ class SafeHeaders:
         await self.app(scope, receive, send_safe if scope["type"] == "http" else send)
 
 
-def _from_environment() -> Starlette:
+app: Starlette  # made when it is first asked for, so that an import reads no settings
+
+
+def __getattr__(name: str) -> Starlette:
+    """`app`, with the settings of the environment; ends the process with a sentence when these are wrong."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return create_app(load_settings())
+        globals()["app"] = made = create_app(load_settings())
     except SettingsError as error:
         sys.stderr.write(f"The settings are wrong, so the start stops here.\n{error}\n")
         raise SystemExit(EXIT_NO_RESTART) from None
-
-
-app = _from_environment()
+    return made

@@ -1,17 +1,20 @@
-"""The records that travel between modules, workers and disk. They know nothing of the wire or of a store."""
+"""The records that travel between packages, workers and disk. They know nothing of the wire or of a store."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+Position = tuple[int, int]
+"""A place in the order of everything stored: (seq, 0) of a message, (seq before it, its own number) of a change."""
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A message as accepted, not yet stored.
 
-    `text` is the plain text, `content` the same, safe as HTML; `timestamp` is Unix seconds; `nonce` is the
-    client's own mark, unique within `session`.
+    `text` is the plain text, `content` the same, safe as HTML; `timestamp` is Unix seconds; `nonce` is chosen by the
+    client and unique within `session`.
     """
 
     id: str
@@ -26,33 +29,35 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Message(Draft):
-    """A stored message. `seq` counts 1, 2, 3, … in the order in which messages were stored."""
+    """A stored message. `seq` counts 1, 2, 3, … in the order in which messages were stored.
+
+    Of a `deleted` (or pruned) message only id, session, nonce and seq are known.
+    """
 
     seq: int = 0
-
-    @property
-    def gone(self) -> bool:
-        """Whether it was hidden or pruned: all that is left then is its id and its nonce."""
-        return not self.text
+    deleted: bool = False
 
 
 class Deletion(NamedTuple):
-    """A message that was hidden when the room was at `at`: who has seen up to there may have seen it."""
+    """A message that was deleted when the newest seq was `at`: clients that have seen up to there may show it."""
 
     seq: int
     id: str
-    at: int
+    at: int = 0
 
 
 class Change(NamedTuple):
-    """What happens to a room beside messages.
+    """A change of the room other than a new message.
 
-    `pruned`: everything up to this seq is gone. `rules`: the owner's, as they are kept, None when they are as before.
+    `pruned`: all messages up to this seq are removed. `rules`: the owner's rules as text, None if they stay; they
+    replace `old_rules` (compare and set). `position` is given by the store.
     """
 
-    hidden: tuple[Deletion, ...] = ()
+    deletions: tuple[Deletion, ...] = ()
     pruned: int = 0
     rules: str | None = None
+    old_rules: str = ""
+    position: Position = (0, 0)
 
 
 def stored(draft: Draft, seq: int) -> Message:
@@ -61,3 +66,8 @@ def stored(draft: Draft, seq: int) -> Message:
         draft.id, draft.session, draft.username, draft.content, draft.text,
         draft.timestamp, draft.nonce, draft.role, seq,
     )  # fmt: skip
+
+
+def deleted(draft: Draft, message_id: str, seq: int) -> Message:
+    """What is left of a deleted message that was stored for the same session and nonce as `draft`."""
+    return Message(message_id, draft.session, "", "", "", 0.0, draft.nonce, draft.role, seq, deleted=True)

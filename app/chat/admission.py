@@ -1,7 +1,4 @@
-"""The door: who gets in, as whom, and how often one may do what.
-
-Knows settings, credentials and the registry's capacity, nothing of messages.
-"""
+"""Who gets in, under which name, and how often something may be done."""
 
 from __future__ import annotations
 
@@ -13,8 +10,8 @@ from typing import NoReturn
 from app import security
 from app.chat.credentials import OWNER_SESSION, SESSION_PREFIX, Credentials, Handshake
 from app.chat.limits import Buckets
+from app.chat.moderation import Moderation
 from app.chat.registry import Connection, ConnectionRegistry
-from app.chat.rules import BanIndex, Rules
 from app.config import Settings
 from app.engines.presence import Session
 from app.exceptions import Banned, Forbidden, InvalidToken, Paused, RateLimited, SlowMode, Unauthorized
@@ -30,34 +27,30 @@ logger = logging.getLogger(__name__)
 
 
 class Admission:
-    """Checks newcomers, messages and frames. The owner is exempt from capacity and rates.
+    """Checks newcomers, messages and frames. The owner is exempt from capacity and rates."""
 
-    `secret` signs session tokens when the settings have none.
-    """
-
-    def __init__(self, settings: Settings, registry: ConnectionRegistry, secret: str) -> None:
-        self.secret = secret
+    def __init__(
+        self, settings: Settings, registry: ConnectionRegistry, credentials: Credentials, moderation: Moderation
+    ) -> None:
         self._settings = settings
         self._registry = registry
-        reserved = (*settings.reserved_usernames, settings.owner_username)
-        self._credentials = Credentials(settings.secret_key or secret, settings.owner_token, reserved)
+        self._credentials = credentials
+        self._moderation = moderation
         window, clock = settings.rate_limit_window, registry.clock
         self._messages = Buckets(settings.rate_limit_messages, window, clock)
         self._messages_by_address = Buckets(settings.rate_limit_address, window, clock)
         self._joins = Buckets(settings.rate_limit_joins, window, clock)
         self._wrong_tokens = Buckets(WRONG_TOKENS, WRONG_TOKENS_WINDOW, clock)
         self._erasures = Buckets(ERASURES, ERASURES_WINDOW, clock)
-        self.rules, self._bans = Rules(), BanIndex({})
+        self._slow_mode = 0.0
         self._slow_accepted, self._slow_stored = Buckets(0, 0.0, clock), Buckets(0, 0.0, clock)
 
-    def obey(self, rules: Rules) -> bool:
-        """From now on these are the owner's rules. True: their bans may concern connections that are open."""
-        if rules.slow_mode != self.rules.slow_mode:  # else who has to wait goes on waiting
-            limit, window, clock = int(rules.slow_mode > 0), rules.slow_mode, self._registry.clock
-            self._slow_accepted, self._slow_stored = Buckets(limit, window, clock), Buckets(limit, window, clock)
-        before, self._bans = self._bans, BanIndex(rules.bans)
-        self.rules = rules
-        return self._bans.extends(before)
+    def on_rules(self) -> None:
+        """Called when the owner's rules have changed."""
+        slow_mode, clock = self._moderation.rules.slow_mode, self._registry.clock
+        if slow_mode != self._slow_mode:  # else everybody who waits goes on waiting
+            self._slow_mode, limit = slow_mode, int(slow_mode > 0)
+            self._slow_accepted, self._slow_stored = Buckets(limit, slow_mode, clock), Buckets(limit, slow_mode, clock)
 
     def check(self, handshake: Handshake) -> Session:
         """The session that a newcomer asks for. Raises ConnectionRefused.
@@ -69,30 +62,16 @@ class Admission:
             return Session(name, handshake.address, OWNER_SESSION, supports_tokens=True, role="owner")
         self._registry.check_capacity(handshake.limit_key)
         _take(self._joins, handshake.limit_key)
-        return self._check_visitor(handshake)
-
-    def _check_visitor(self, handshake: Handshake) -> Session:
         bearer = handshake.bearer
         if bearer is not None and not bearer.startswith(SESSION_PREFIX):
             self._refuse_token(handshake, InvalidToken())
         name = security.check_username(handshake.username, self._settings.max_username_length)
         self._credentials.check_reserved(name)
         session = self._credentials.session_of(bearer, name) or str(uuid.uuid4())
-        newcomer = Session(name, handshake.address, session, handshake.supports_tokens, limit_key=handshake.limit_key)
         known = self._credentials.session_of(bearer)  # also one that had another name
-        mark = self.mark(handshake.limit_key) if self._bans.has_marks else None
-        if self._bans.refuses(name, known or session, mark):
+        if self._moderation.bans_newcomer(name, known or session, handshake.limit_key):
             raise Banned
-        return newcomer
-
-    def is_banned(self, connection: Connection) -> bool:
-        """Whether the user of a connection is banned, or its address. (The owner never is.)"""
-        session = connection.session
-        if session.role == "owner":
-            return False
-        if self._bans.has_marks and connection.mark is None:
-            connection.mark = self.mark(connection.limit_key)
-        return self._bans.refuses(session.username, session.id, connection.mark)
+        return Session(name, handshake.address, session, handshake.supports_tokens, limit_key=handshake.limit_key)
 
     def _refuse_token(self, handshake: Handshake, error: InvalidToken) -> NoReturn:
         key = handshake.limit_key or handshake.address
@@ -101,15 +80,6 @@ class Admission:
         self._wrong_tokens.take(key)
         logger.warning("Wrong token from %s", handshake.address)
         raise error
-
-    def mark(self, limit_key: str | None) -> str:
-        """What an address is banned by; empty for one that must not be, because it may be many people's.
-
-        That is the server's own machine, a proxy that is trusted, and one that is not known to be a proxy.
-        """
-        if limit_key is None or security.is_shared(limit_key, self._settings.forwarded_allow_ips):
-            return ""
-        return self._credentials.mark(limit_key)
 
     def authorize(self, handshake: Handshake, bearer: str | None) -> None:
         """Lets the owner pass, over HTTP. Raises Unauthorized, InvalidToken, RateLimited, Forbidden for a visitor."""
@@ -123,7 +93,7 @@ class Admission:
             handshake, InvalidToken("This is not the owner's token, which is OWNER_TOKEN in the settings.")
         )
 
-    def may_erase(self, handshake: Handshake, bearer: str | None) -> str:
+    def authorize_erasure(self, handshake: Handshake, bearer: str | None) -> str:
         """The session whose messages a visitor may delete. Raises as `authorize`, Forbidden for the owner."""
         if bearer is None:
             raise Unauthorized
@@ -136,16 +106,12 @@ class Admission:
         _take(self._erasures, handshake.limit_key)
         return session
 
-    def token(self, session: Session) -> str | None:
-        """What proves a visitor's name on its next connection. The owner has a token already."""
-        return None if session.role == "owner" else self._credentials.issue(session.username, session.id)
-
     def check_rate(self, connection: Connection) -> None:
         """Takes a message's share of the rates. Raises Paused, SlowMode, RateLimited. Comes before all that costs."""
         session, address = connection.session, connection.limit_key
         if session.role == "owner":
             return
-        if self.rules.paused:
+        if self._moderation.rules.paused:
             raise Paused
         key = _key(session)
         if wait := max(self._slow_accepted.wait(key), self._slow_stored.wait(session.id)):
@@ -155,29 +121,29 @@ class Admission:
         _take(self._messages, key)
         _take(self._messages_by_address, address)
 
-    def note_post(self, session: Session) -> None:
-        """A message was accepted: in slow mode its sender waits now. One that was refused costs nothing of that."""
+    def on_accepted(self, session: Session) -> None:
+        """Takes a slow-mode token: a message was accepted, and its sender waits now."""
         if session.role != "owner":
             self._slow_accepted.take(_key(session))
 
-    def forget_post(self, session: Session) -> None:
-        """It was not stored after all, or before."""
+    def on_not_stored(self, session: Session) -> None:
+        """Refunds a slow-mode token: the post was refused or was a duplicate."""
         self._slow_accepted.give_back(_key(session))
 
-    def note_stored(self, messages: Sequence[Message]) -> None:
-        """Messages were stored, perhaps by other workers: there, too, their senders wait now."""
-        for message in messages if self.rules.slow_mode else ():
+    def on_stored(self, messages: Sequence[Message]) -> None:
+        """Takes a slow-mode token of each sender, for messages that other workers may have accepted."""
+        for message in messages if self._slow_mode else ():
             if message.role != "owner" and not self._slow_stored.wait(message.session):
                 self._slow_stored.take(message.session)
 
     def forget(self) -> None:
-        """Drops what is remembered of rates and can't limit anybody any more, a bounded number of entries at a call."""
+        """Drops buckets that can't limit anybody any more, a bounded number of entries at a call."""
         rates = (self._messages, self._messages_by_address, self._joins, self._wrong_tokens, self._erasures)
         for buckets in (*rates, self._slow_accepted, self._slow_stored):
             buckets.forget(FORGET_STEP)
 
     def is_flood(self, connection: Connection, bad: bool) -> bool:
-        """Counts a frame, or a bad frame once more; True when there were too many of late."""
+        """Counts a frame, or a bad frame once more. Returns whether there were too many of late."""
         if connection.session.role == "owner":
             return False
         if bad:
@@ -186,7 +152,7 @@ class Admission:
 
 
 def _key(session: Session) -> str:
-    """Who knows no tokens gets a new session on coming back, but not a new bucket."""
+    """A client without tokens gets a new session when it comes back, but not a new bucket."""
     return session.id if session.supports_tokens else f"{session.address} {session.username.lower()}"
 
 

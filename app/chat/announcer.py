@@ -1,7 +1,4 @@
-"""What everybody hears beside messages: who came and left, how many are here, how the room is. And who must go.
-
-Knows the presence and the connections, nothing of messages.
-"""
+"""Announces joins and leaves, the number of users, and the state of the room; and sends users away."""
 
 from __future__ import annotations
 
@@ -11,21 +8,21 @@ import uuid
 from collections.abc import Callable
 
 from app import metrics, tasks
-from app.chat.registry import Connection, ConnectionRegistry
-from app.chat.rules import Rules
-from app.engines.presence import Event, LocalPresence, Session
+from app.chat.moderation import Moderation
+from app.chat.registry import ConnectionRegistry
+from app.engines.presence import Event, Presence, Session
 from app.exceptions import Banned, ChatError, CloseCode, UsernameTaken
 from app.wire import frames
 from app.wire.prepared import PreparedFrames
 from app.wire.sender import Sender
 
-DELAY = 0.25  # seconds within which changes are joined
+DELAY = 0.25  # seconds within which changes are announced together
 FAREWELL_STEP = 0.02  # seconds
 REMOVAL_STEP = 0.001  # seconds after which the event loop is given back; fan-outs may have a share of the same turn
 
 
 class Announcer:
-    """Listens to the presence. `limit`: up to how many users joins and leaves are announced.
+    """Listens to the presence. Joins and leaves are announced up to `limit` users.
 
     `on_owner` is called when the owner comes.
     """
@@ -33,35 +30,35 @@ class Announcer:
     def __init__(
         self,
         registry: ConnectionRegistry,
-        presence: LocalPresence,
+        presence: Presence,
+        moderation: Moderation,
         limit: int,
         on_owner: Callable[[], None] = lambda: None,
     ) -> None:
-        self._on_owner = on_owner
         self._registry = registry
         self._presence = presence
+        self._moderation = moderation
         self._limit = limit
-        self._rules = Rules()
-        self._owner_online = False
-        self._changed = asyncio.Event()
+        self._on_owner = on_owner
+        self._room = self.room()
         self._room_changed = False
-        self._telling: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
         self._farewell: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begins to tell. Raises StoreError."""
+        """Begins to announce. Raises StoreError."""
         await self._presence.start(self)
-        self._telling = tasks.spawn(self._tell(), "announcer")
+        self._tasks = [tasks.spawn(self._announce_changes(), "announcer")]
 
     async def stop(self) -> None:
         """Ends it. Safe to call when `start` failed."""
         await self._presence.stop()
-        for task in (self._telling, self._farewell):
-            if task:
-                await tasks.end(task)
+        for task in (*self._tasks, *filter(None, [self._farewell])):
+            await tasks.end(task)
 
     def announce(self, event: Event, username: str) -> None:
-        """Tells everybody else who came or left, unless so many are here that it would be noise."""
+        """Announces a join or a leave to everybody else, unless so many users are here that it would be noise."""
         if self._presence.users > self._limit:
             return
         data = frames.SystemData(
@@ -77,42 +74,38 @@ class Announcer:
                 sender.write(prepared)
 
     def users_changed(self) -> None:
-        """The number of users is another, or the owner came or went, which everybody is told soon."""
-        if self._presence.owner_online != self._owner_online:
-            self._owner_online = self._presence.owner_online
-            self._room_changed = True
-            if self._owner_online:
-                self._on_owner()
+        """Called when the number of users has changed, or the owner came or left."""
+        room, before = self.room(), self._room
+        if room.owner_online and not before.owner_online:
+            self._on_owner()
+        self._room, self._room_changed = room, self._room_changed or room != before
         self._changed.set()
 
+    def on_rules(self) -> None:
+        """Called when the owner's rules have changed."""
+        self.users_changed()
+
     def evict(self, session: Session) -> None:
-        """Ends the connections of a session whose name turned out to be another's, after an outage of the store."""
+        """Closes the connections of a session whose name turned out to be another's, after an outage of the store."""
         for connection, sender in self._registry.senders():
             if connection.session is session:
                 _dismiss(sender, UsernameTaken(), UsernameTaken.close_code)
 
-    def obey(self, rules: Rules) -> None:
-        """The owner's rules are others, which everybody is told soon."""
-        if (rules.paused, rules.slow_mode) != (self._rules.paused, self._rules.slow_mode):
-            self._room_changed = True
-            self._changed.set()
-        self._rules = rules
-
-    async def remove(self, is_banned: Callable[[Connection], bool]) -> None:
-        """Ends the connections of all who are banned.
+    async def remove_banned(self) -> None:
+        """Closes the connections of all banned users, a millisecond at a time.
 
         Connections that open meanwhile are not looked at: each is checked when it joins.
         """
         began = self._registry.clock()
         for connection, sender in self._registry.senders():
-            if is_banned(connection):
+            if self._moderation.is_banned(connection):
                 _dismiss(sender, Banned(), CloseCode.REMOVED)
             if self._registry.clock() - began > REMOVAL_STEP:
                 await asyncio.sleep(0)
                 began = self._registry.clock()
 
     async def send_away(self, spread: float) -> None:
-        """Tells everybody to come back (1012), over `spread` seconds."""
+        """Closes all connections with 1012, which asks the clients to come back, over `spread` seconds."""
         senders = [sender for _, sender in self._registry.senders()]
         ends = self._registry.clock() + spread
         while senders:
@@ -121,27 +114,27 @@ class Announcer:
                 senders.pop().close(CloseCode.RESTART)
             await asyncio.sleep(FAREWELL_STEP if senders else 0)
 
-    def begin_anew(self, is_banned: Callable[[Connection], bool], spread: float | None) -> None:
-        """The store is another one now: removes all who are banned in it, and sends the others away. Does not wait.
+    def begin_anew(self, spread: float | None) -> None:
+        """The store is another one now: removes the users who are banned in it, and sends the others away.
 
-        `spread`: seconds, None for at once, so that nobody who is here hears anything more.
+        `spread`: seconds in the background; None for at once, so that no client hears anything more.
         """
         if spread is None:
             for connection, sender in self._registry.senders():
-                if is_banned(connection):
+                if self._moderation.is_banned(connection):
                     _dismiss(sender, Banned(), CloseCode.REMOVED)
                 sender.close(CloseCode.RESTART)
             return
 
         async def run(spread: float) -> None:
-            await self.remove(is_banned)
+            await self.remove_banned()
             await self.send_away(spread)
 
         if self._farewell:
             self._farewell.cancel()
         self._farewell = tasks.spawn(run(spread), "farewell")
 
-    async def _tell(self) -> None:
+    async def _announce_changes(self) -> None:
         while True:
             metrics.users.set(self._presence.users)
             await self._changed.wait()
@@ -155,14 +148,13 @@ class Announcer:
                 await asyncio.sleep(0)
 
     def count_frame(self) -> bytes:
-        """How many are here."""
+        """The frame with the number of users."""
         return frames.encode(frames.UserCountFrame(data=frames.UserCountData(count=self._presence.users)))
 
     def room(self) -> frames.RoomData:
-        """How the room is."""
-        return frames.RoomData(
-            paused=self._rules.paused, slow_mode=self._rules.slow_mode, owner_online=self._presence.owner_online
-        )
+        """The state of the room."""
+        rules = self._moderation.rules
+        return frames.RoomData(paused=rules.paused, slow_mode=rules.slow_mode, owner_online=self._presence.owner_online)
 
 
 def _dismiss(sender: Sender, why: ChatError, code: CloseCode) -> None:

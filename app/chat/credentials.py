@@ -1,6 +1,6 @@
-"""Who somebody is: session tokens, the owner's token, and the names that are nobody's.
+"""Session tokens, the owner's token, reserved names, and the hashes that stand for addresses.
 
-Knows nothing of connections. Tokens travel as subprotocols, never in the URL, and are never logged.
+Tokens travel as subprotocols, never in the URL, and are never logged.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Iterable
 from dataclasses import dataclass
 
+from app import security
+from app.config import Settings
 from app.exceptions import UsernameReserved
 
 SUBPROTOCOL = "chat.v1"
@@ -24,7 +25,7 @@ _LOOKS = str.maketrans("01i", "oll", "-_")
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What a newcomer brings. `limit_key`: see security.limit_key; `bearer`: its token, if any."""
+    """What a client sends to get in. `limit_key`: see security.limit_key."""
 
     username: str | None
     address: str
@@ -33,56 +34,60 @@ class Handshake:
 
     @property
     def supports_tokens(self) -> bool:
-        """Whether its client knows tokens, and so can prove on returning who it is."""
+        """Whether the client knows session tokens, and so can prove its name when it comes back."""
         return SUBPROTOCOL in self.subprotocols
 
     @property
     def bearer(self) -> str | None:
-        """The credential that it offers."""
+        """The token that the client offers."""
         return next((offer[len(BEARER) :] for offer in self.subprotocols if offer.startswith(BEARER)), None)
 
 
 class Credentials:
-    """Makes and checks tokens under one secret."""
+    """Makes and checks tokens. `secret` signs them; it comes with the store when SECRET_KEY is not set."""
 
-    def __init__(self, secret: str, owner_token: str, reserved: Iterable[str]) -> None:
-        self._secret = secret.encode()
-        self._owner_token = owner_token.encode()
-        self._reserved = {_look(name) for name in reserved}
+    def __init__(self, settings: Settings, secret: str) -> None:
+        self.secret = settings.secret_key or secret
+        self._owner_token = settings.owner_token.encode()
+        self._reserved = {_look(name) for name in (*settings.reserved_usernames, settings.owner_username)}
+        self._proxies = settings.forwarded_allow_ips
 
     def is_owner(self, bearer: str | None) -> bool:
-        """Whether this is the owner's token; takes as long whichever it is."""
+        """Whether this is the owner's token. Takes the same time for every token."""
         return bool(self._owner_token and bearer) and hmac.compare_digest((bearer or "").encode(), self._owner_token)
 
     def check_reserved(self, username: str) -> None:
-        """Raises UsernameReserved for names that are the owner's or the service's, or look like one of these."""
+        """Raises UsernameReserved for the names of the owner and the service, and for names that look like these."""
         if _look(username) in self._reserved:
             raise UsernameReserved
 
     def issue(self, username: str, session: str) -> str:
-        """A token that proves a name: `s1.<name>.<session>.<HMAC-SHA-256 of what is before it>`."""
+        """A token that proves a name: `s1.<name>.<session>.<HMAC-SHA-256 of the part before>`."""
         claim = f"{SESSION_PREFIX}{username}.{session}"
         return f"{claim}.{self._sign(claim)}"
 
     def session_of(self, bearer: str | None, username: str | None = None) -> str | None:
-        """The session that a token proves, for this name if one is given.
-
-        None for a token that is another's, forged, or no token.
-        """
+        """The session that a token proves, and proves for `username` if one is given; None for any other token."""
         claim, _, signature = (bearer or "").rpartition(".")
         if not hmac.compare_digest(signature.encode(), self._sign(claim).encode()):
             return None
         _, name, session = claim.split(".")
-        if session == OWNER_SESSION:  # which none is issued for: whoever knows the secret is not yet the owner
+        if session == OWNER_SESSION:  # no token is issued for it: the secret alone does not make an owner
             return None
         return session if username is None or name.lower() == username.lower() else None
 
-    def mark(self, limit_key: str) -> str:
-        """What stands for an address where it is kept: it can be compared with, and not be read."""
+    def address_hash(self, limit_key: str | None) -> str:
+        """A hash that stands for an address in bans; it can be compared, and the address can't be read from it.
+
+        Empty for an address that may be shared by many people and must not be banned: the server's own machine, a
+        trusted proxy, and a proxy that is not configured.
+        """
+        if limit_key is None or security.is_shared(limit_key, self._proxies):
+            return ""
         return self._sign(f"address {limit_key}")
 
     def _sign(self, claim: str) -> str:
-        digest = hmac.digest(self._secret, claim.encode(), hashlib.sha256)
+        digest = hmac.digest(self.secret.encode(), claim.encode(), hashlib.sha256)
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 

@@ -1,7 +1,4 @@
-"""From what somebody typed to a draft: cleaned, checked, escaped.
-
-Knows the settings, nothing of connections or of the store.
-"""
+"""From typed text to a draft: cleaned, checked, escaped."""
 
 from __future__ import annotations
 
@@ -16,26 +13,18 @@ from app.exceptions import BlockedContent
 from app.message import Draft
 
 
-class Composer:
-    """Makes drafts under one set of settings."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._blocked = Blocklist(settings.blocked_words)
-
-    def compose(self, session: Session, content: str, nonce: str | None) -> Draft:
-        """The draft of a message. Raises EmptyMessage, MessageTooLong, BlockedContent."""
-        settings = self._settings
-        text = security.clean_text(content, settings.max_message_length, settings.block_dangerous_markup)
-        if self._blocked.found_in(text):
-            raise BlockedContent("The message holds a word that the owner does not want here. Say it differently.")
-        return Draft(
-            id=str(uuid.uuid4()),
-            session=session.id,
-            username=session.username,
-            content=security.escape(text),
-            text=text,
-            timestamp=time.time(),
-            nonce=nonce,
-            role=session.role,
-        )
+def make_draft(settings: Settings, blocklist: Blocklist, session: Session, typed: str, nonce: str | None) -> Draft:
+    """The draft of a message that a session posts. Raises EmptyMessage, MessageTooLong, BlockedContent."""
+    text = security.clean_text(typed, settings.max_message_length, settings.block_dangerous_markup)
+    if blocklist.found_in(text):
+        raise BlockedContent("The message holds a word that the owner does not want here. Say it differently.")
+    return Draft(
+        id=str(uuid.uuid4()),
+        session=session.id,
+        username=session.username,
+        content=security.escape(text),
+        text=text,
+        timestamp=time.time(),
+        nonce=nonce,
+        role=session.role,
+    )

@@ -9,12 +9,12 @@ from typing import NamedTuple
 from app.message import Deletion, Message
 from app.wire import frames
 
-DELETIONS = 1000  # that are kept, so that who comes back hears of them
+DELETIONS_LIMIT = 1000  # deletions that are kept for clients that come back
 DELETION_BYTES = 40  # of one in a history frame
 
 
 class Kept(NamedTuple):
-    """A message at hand."""
+    """A message in memory."""
 
     seq: int
     id: str
@@ -34,9 +34,9 @@ class History:
         self._frame_limit = frame_limit
         self._keep = keep
         self._kept: deque[Kept] = deque()
-        self._hidden: deque[Deletion] = deque()
+        self._deletions: deque[Deletion] = deque()
         self._older = False  # whether the store may have older ones
-        self._whole_from = 0  # whoever has everything up to here can be told all that happened since
+        self._recoverable_from = 0  # a client that has everything up to this seq can be told all that happened since
         self._plain: bytes | None = None
 
     def add(self, messages: Iterable[tuple[Message, bytes]]) -> None:
@@ -45,45 +45,47 @@ class History:
             self._kept.append(Kept(message.seq, message.id, data))
             self.seq = message.seq
         while len(self._kept) > self._keep:
-            self._whole_from = max(self._whole_from, self._kept.popleft().seq)
+            self._recoverable_from = max(self._recoverable_from, self._kept.popleft().seq)
             self._older = True
         self._plain = None
 
     def gap(self) -> tuple[int, int] | None:
-        """Before which seq, and for how many messages, there is room for older ones; None if there are none."""
+        """The seq before which older messages are missing, and how many there is room for; None if there are none."""
         room = self._keep - len(self._kept)
         return (self._kept[0].seq if self._kept else self.seq + 1, room) if room and self._older else None
 
     def fill(self, older: Sequence[tuple[Message, bytes]]) -> None:
-        """Puts messages into the gap, newest first. Who comes back is told no more than before of what was hidden."""
+        """Puts messages into the gap, newest first. Recovery goes back no further than before."""
         self._older = len(older) == self._keep - len(self._kept)
         self._kept.extendleft(Kept(message.seq, message.id, data) for message, data in older)
         self._plain = None
 
-    def hide(self, hidden: Sequence[Deletion]) -> None:
-        """Takes messages out, from now on, and remembers which."""
-        ids = {hiding.id for hiding in hidden}
-        self.seq = max([self.seq, *(hiding.at for hiding in hidden)])  # one may be hidden before it could be added
+    def delete(self, deletions: Sequence[Deletion]) -> None:
+        """Removes messages, and remembers which for clients that come back."""
+        ids = {deletion.id for deletion in deletions}
+        self.seq = max(
+            [self.seq, *(deletion.at for deletion in deletions)]
+        )  # one may be deleted before it could be added
         self._kept = deque(kept for kept in self._kept if kept.id not in ids)
-        self._hidden += hidden
-        while len(self._hidden) > DELETIONS:
-            self._whole_from = max(self._whole_from, self._hidden.popleft().at + 1)
-        while self._hidden and self._hidden[0].at < self._whole_from:
-            self._hidden.popleft()
+        self._deletions += deletions
+        while len(self._deletions) > DELETIONS_LIMIT:
+            self._recoverable_from = max(self._recoverable_from, self._deletions.popleft().at + 1)
+        while self._deletions and self._deletions[0].at < self._recoverable_from:
+            self._deletions.popleft()
         self._plain = None
 
     def prune(self, seq: int) -> None:
-        """Takes everything out up to `seq`."""
+        """Removes all messages up to `seq`."""
         while self._kept and self._kept[0].seq <= seq:
             self._kept.popleft()
-        self._whole_from = max(self._whole_from, seq)
+        self._recoverable_from = max(self._recoverable_from, seq)
         self._plain = None
 
     def frame(self, since: str | None) -> bytes:
         """The history frame for a client that has everything up to `since`, which is as the client wrote it.
 
-        Exactly what it missed, or, when `since` is no such number or something it missed is not at hand, the plain
-        history: never a part of what it missed.
+        It holds exactly what the client missed. If `since` is no such number, or something that was missed is not in
+        memory any more, it is the plain history, and never a part of what was missed.
         """
         number = _whole_number(since)
         recovery = self._recovery(number) if number is not None else None
@@ -93,9 +95,9 @@ class History:
         return self._plain
 
     def _recovery(self, since: int) -> bytes | None:
-        if not self._whole_from <= since <= self.seq:
+        if not self._recoverable_from <= since <= self.seq:
             return None
-        hidden = [hiding.id for hiding in self._hidden if hiding.seq <= since <= hiding.at]
+        hidden = [deletion.id for deletion in self._deletions if deletion.seq <= since <= deletion.at]
         missed = [kept.data for kept in self._kept if kept.seq > since]
         room = self._frame_limit - DELETION_BYTES * len(hidden)
         fits = room >= frames.HISTORY_BYTES and self._newest(len(missed), room) == missed

@@ -33,7 +33,7 @@ class Connection:
     session: Session
     last_seen: float
     limit_key: str | None
-    mark: str | None = None
+    address_hash: str | None = None
     frames: Window = field(default_factory=lambda: Window(FLOOD_FRAMES, FLOOD_SECONDS))
     bad_frames: Window = field(default_factory=lambda: Window(FLOOD_BAD_FRAMES, FLOOD_SECONDS))
 
@@ -68,7 +68,7 @@ class ConnectionRegistry:
             raise TooManyConnections
 
     def add(self, session: Session, limit_key: str | None) -> Connection:
-        """Takes a slot, which `check_capacity` found to be free, to be given back by `remove`."""
+        """Takes a slot that `check_capacity` found to be free; `remove` frees it."""
         connection = Connection(session, self.clock(), limit_key)
         self._slots.add(connection)
         if limit_key:
@@ -77,11 +77,11 @@ class ConnectionRegistry:
         return connection
 
     def open(self, connection: Connection, sender: Sender) -> None:
-        """From now on the connection receives broadcasts."""
+        """Lets the connection receive broadcasts from now on."""
         self._senders[connection] = sender
 
     def remove(self, connection: Connection) -> bool:
-        """Gives the slot back. True: it had been open. Safe to call again."""
+        """Frees the slot. Returns whether the connection was open. Safe to call again."""
         if connection in self._slots:
             self._slots.remove(connection)
             metrics.connections.set(len(self._slots))
@@ -91,10 +91,10 @@ class ConnectionRegistry:
                     del self._addresses[key]
         return self._senders.pop(connection, None) is not None
 
-    def forget_marks(self) -> None:
-        """The secret that marks are made with is another one now."""
+    def forget_address_hashes(self) -> None:
+        """Called when the secret that the hashes are made with has changed."""
         for connection in self._slots:
-            connection.mark = None
+            connection.address_hash = None
 
     def senders(self) -> list[tuple[Connection, Sender]]:
         """Every connection that is open now."""
@@ -108,10 +108,10 @@ class ConnectionRegistry:
     def broadcast(self, prepared: PreparedFrames) -> Iterator[None]:
         """Writes to every connection that is open now, and yields whenever the event loop should have its turn.
 
-        Who comes meanwhile is not written to: it got the same frames, or their effect, when it came.
+        A connection that opens meanwhile is left out: it got the same frames, or their effect, when it joined.
         """
         senders = list(self._senders.values())
-        began, spent = self.clock(), 0.0  # without what others do while they have the event loop
+        began, spent = self.clock(), 0.0  # without the time that others have the event loop
         for first in range(0, len(senders), 64):
             for sender in senders[first : first + 64]:
                 sender.write(prepared)

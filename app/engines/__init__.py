@@ -1,53 +1,64 @@
-"""Engines: where messages are stored, and in which order. `open_engine` picks one by its URL."""
+"""Where messages are kept, in which order, and what several workers must agree on.
+
+Knows records and how large their frames are; knows nothing of rooms, connections or HTTP. Outside this package nothing
+asks which engine it is. Read `store` first (the seam), then `engine` (one queue, one writer, one reader of the feed),
+then one of the stores: `memory`, `sqlite` with `sql` and `lock`, or `redis`. `presence` is the other seam (sessions,
+and the names that they hold), and `pruner` the task that removes old messages.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from app.config import Settings, SettingsError
-from app.engines.archive import SQLiteArchive
-from app.engines.base import LAST, By, Engine
-from app.engines.drafts import Answer
-from app.engines.memory import MemoryEngine
-from app.engines.sqlite import SQLiteEngine
-
-if TYPE_CHECKING:
-    from app.engines.redis.archive import RedisArchive
-
-    Archive = SQLiteArchive | RedisArchive
-
-__all__ = ["LAST", "Answer", "By", "Engine", "open_archive", "open_engine"]
-
-DRIVER = "ENGINE_URL=redis://… needs Redis' driver, which is not installed: pip install -r requirements-prod.txt"
+from app.engines.engine import Engine
+from app.engines.memory import MemoryStore
+from app.engines.presence import Claim, LocalClaim, LocalPresence, Presence
+from app.engines.sqlite import SQLiteStore
+from app.engines.store import Archive
 
 
-def open_engine(settings: Settings) -> Engine:
-    """The engine that `ENGINE_URL` names, not yet started. Raises SettingsError when its driver is missing."""
+class Backend(NamedTuple):
+    """What belongs together: the messages, who is here, and the right to notify the owner."""
+
+    engine: Engine
+    presence: Presence
+    claim: Claim
+
+
+def open_backend(settings: Settings) -> Backend:
+    """What `ENGINE_URL` names, not yet opened. Raises SettingsError when its driver is missing."""
     keep = 1 + max(settings.history_limit, settings.recovery_limit)  # one more tells from where on they are whole
     batch_bytes = settings.ws_send_buffer // 2
-    if settings.engine_url.startswith("sqlite"):
-        return SQLiteEngine(
-            settings.engine_url.removeprefix("sqlite:///"), keep, batch_bytes, settings.shutdown_timeout
-        )
+    owner, quiet = settings.owner_username, settings.notify_quiet
+    if settings.engine_url.startswith("redis"):
+        with _driver():
+            from app.engines.redis.client import RedisClient  # noqa: PLC0415 - the driver is optional
+            from app.engines.redis.presence import RedisClaim, RedisPresence  # noqa: PLC0415
+            from app.engines.redis.store import RedisStore  # noqa: PLC0415
+        client = RedisClient(settings.engine_url)
+        presence = RedisPresence(client, settings.announce_limit, owner)
+        return Backend(Engine(RedisStore(client, keep), batch_bytes), presence, RedisClaim(client, quiet))
+    timeout = settings.shutdown_timeout  # until another process that stops has released the store
     if settings.engine_url == "memory://":
-        return MemoryEngine(keep, batch_bytes, settings.shutdown_timeout)
-    with _driver():
-        from app.engines.redis.client import RedisRoom  # noqa: PLC0415 - as above
-        from app.engines.redis.store import RedisEngine  # noqa: PLC0415 - the driver is optional
-    return RedisEngine(RedisRoom(settings.engine_url), keep, batch_bytes)
+        store: MemoryStore | SQLiteStore = MemoryStore(timeout)
+    else:
+        store = SQLiteStore(settings.engine_url.removeprefix("sqlite:///"), keep, timeout)
+    return Backend(Engine(store, batch_bytes), LocalPresence(owner), LocalClaim(quiet))
 
 
 def open_archive(settings: Settings) -> Archive:
-    """What `ENGINE_URL` names, without an engine. Raises SettingsError when there is none, or no driver."""
+    """The store that `ENGINE_URL` names, for the command line. Raises SettingsError for one that keeps nothing."""
     if settings.engine_url == "memory://":
         raise SettingsError("ENGINE_URL=memory:// keeps nothing: there is nothing to export, and nothing to wipe.")
     if settings.engine_url.startswith("sqlite"):
-        return SQLiteArchive(settings.engine_url.removeprefix("sqlite:///"))
+        return SQLiteStore(settings.engine_url.removeprefix("sqlite:///"))
     with _driver():
-        from app.engines.redis.archive import RedisArchive  # noqa: PLC0415 - as above
-    return RedisArchive(settings.engine_url)
+        from app.engines.redis.client import RedisClient  # noqa: PLC0415 - as above
+        from app.engines.redis.store import RedisStore  # noqa: PLC0415
+    return RedisStore(RedisClient(settings.engine_url))
 
 
 @contextlib.contextmanager
@@ -55,4 +66,6 @@ def _driver() -> Iterator[None]:
     try:
         yield
     except ImportError:
-        raise SettingsError(DRIVER) from None
+        raise SettingsError(
+            "ENGINE_URL=redis://… needs Redis' driver, which is not installed: pip install -r requirements-prod.txt"
+        ) from None

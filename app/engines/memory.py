@@ -1,37 +1,105 @@
-"""The engine that forgets: for tests and demonstrations. Nothing outlives the process."""
+"""The store that forgets: for tests and demonstrations. Nothing outlives the process."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import multiprocessing
 import os
+import secrets
 import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from app.engines.lock import Lock
-from app.engines.sqlite import SQLiteEngine
+from app.engines.store import NONCE_LIFETIME, Opened, Query, Stored
 from app.exceptions import StoreError
-from app.message import Deletion, Message
+from app.message import Change, Draft, Message, deleted, stored
 
-ADVICE = "Several workers can't share it: start with a single worker, or set ENGINE_URL=redis://…"
+IN_USE = "Several workers can't share it: start with a single worker, or set ENGINE_URL=redis://…"
 
 
-class MemoryEngine(SQLiteEngine):
-    """A database in memory. One of several workers refuses to be a room of its own."""
+class MemoryStore:
+    """Messages in two dicts. One of several workers refuses to be a room of its own.
 
-    def __init__(self, keep: int, batch_bytes: int, lock_timeout: float = 0.0) -> None:
-        super().__init__(":memory:", keep, batch_bytes, lock_timeout)
+    `lock_timeout`: seconds to wait for another worker to end.
+    """
+
+    def __init__(self, lock_timeout: float = 0.0) -> None:
         name = f"portfolio-chat-{os.getuid()}-{os.getppid()}.lock"
         self._lock = Lock(Path(tempfile.gettempdir()) / name, lock_timeout)
+        self._messages: dict[int, Message] = {}  # by seq; without those that are deleted or pruned
+        self._by_nonce: dict[tuple[str, str], tuple[Message, float]] = {}  # and when it was stored
+        self._seq = self._pruned = self._changes = 0
+        self._rules = ""
+        self._feed: asyncio.Queue[Stored] = asyncio.Queue()
 
-    async def _open(self) -> tuple[list[Message], list[Deletion]]:
+    async def open(self) -> Opened:
         if _has_siblings():
             try:
-                await self._lock.take("memory://", ADVICE)
+                await self._lock.take("memory://", IN_USE)
             except OSError as error:
-                raise StoreError(
-                    f"{tempfile.gettempdir()}: {error.strerror}. Make it writable, or set TMPDIR"
-                ) from error
-        return await self._in_thread(self._connect)
+                directory = tempfile.gettempdir()
+                raise StoreError(f"{directory}: {error.strerror}. Make it writable, or set TMPDIR") from error
+        return Opened(str(uuid.uuid4()), secrets.token_hex(32), 0, 0, "")
+
+    async def append(self, drafts: Sequence[Draft]) -> list[Message]:
+        first = self._seq
+        messages = [self._add(draft) for draft in drafts]
+        if new := [message for message in messages if message.seq > first]:
+            self._feed.put_nowait(list(dict.fromkeys(new)))
+        return messages
+
+    def _add(self, draft: Draft) -> Message:
+        known = self._by_nonce.get((draft.session, draft.nonce or ""))
+        if known:
+            return self._messages.get(known[0].seq) or deleted(draft, known[0].id, known[0].seq)
+        self._seq += 1
+        self._messages[self._seq] = message = stored(draft, self._seq)
+        if draft.nonce:
+            self._by_nonce[draft.session, draft.nonce] = message, time.monotonic()
+        return message
+
+    async def apply(self, change: Change) -> Change | None:
+        if change.rules is not None and change.old_rules != self._rules:
+            return None
+        self._rules = self._rules if change.rules is None else change.rules
+        deletions = tuple(one._replace(at=self._seq) for one in change.deletions if self._messages.pop(one.seq, None))
+        pruned = self._prune(change.pruned)
+        if not (deletions or pruned) and change.rules is None:
+            return None
+        self._changes += 1
+        done = Change(deletions, pruned, change.rules, change.old_rules, (self._seq, self._changes))
+        self._feed.put_nowait(done)
+        return done
+
+    def _prune(self, seq: int) -> int:
+        horizon = time.monotonic() - NONCE_LIFETIME
+        for key in [key for key, (_, since) in self._by_nonce.items() if since < horizon]:
+            del self._by_nonce[key]
+        for old in list(itertools.takewhile(lambda old: old <= seq, self._messages)):
+            del self._messages[old]
+        if seq <= self._pruned:
+            return 0
+        self._pruned = seq
+        return seq
+
+    async def find(self, query: Query) -> list[Message]:
+        return list(itertools.islice(self._selected(query), query.limit))
+
+    def _selected(self, query: Query) -> Iterator[Message]:
+        for seq in reversed(self._messages) if query.newest else self._messages:
+            if query.after < seq < query.before and query.selects(self._messages[seq]):
+                yield self._messages[seq]
+
+    async def feed(self) -> AsyncIterator[Stored]:
+        while True:
+            yield await self._feed.get()
+
+    async def close(self) -> None:
+        self._lock.release()
 
 
 def _has_siblings() -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -80,7 +80,7 @@ class LocalPresence:
         for timer in self._leaving.values():
             timer.cancel()
 
-    def renew(self) -> None:
+    def reset(self) -> None:
         """The store is another one now, which is nothing to this process's own sessions."""
 
     async def find(self, username: str) -> tuple[str, str | None] | None:
@@ -154,3 +154,24 @@ def is_same(holder: Session, newcomer: Session) -> bool:
         or not (holder.connections or not newcomer.supports_tokens)
     )
     return holder.id == newcomer.id or not told_apart
+
+
+Presence = LocalPresence
+Claim = Callable[[int], Awaitable[tuple[float, int]]]
+
+
+class LocalClaim:
+    """The claim of a process that is alone. `quiet`: seconds."""
+
+    def __init__(self, quiet: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._quiet = quiet
+        self._clock = clock
+        self._quiet_until = clock()
+        self._told = 0
+
+    async def __call__(self, seq: int) -> tuple[float, int]:
+        now, told = self._clock(), self._told
+        wait = max(0.0, self._quiet_until - now)
+        if not wait and seq > told:
+            self._told, self._quiet_until = seq, now + self._quiet
+        return wait, told

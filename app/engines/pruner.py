@@ -1,7 +1,4 @@
-"""The pruner: one task that has the store forget what is too old or too much, a little at a time.
-
-Knows the store, nothing of the room.
-"""
+"""The pruner: one task that removes messages that are too old or too many, a few at a time."""
 
 from __future__ import annotations
 
@@ -11,12 +8,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from app.engines import Engine
+from app.engines.engine import Engine
+from app.engines.store import Query
 from app.exceptions import StoreError
-from app.message import Message
+from app.message import Change, Message
 
 STEP = 250  # messages at once
-PAUSE = 0.01  # seconds between two steps, which are everybody's
+PAUSE = 0.01  # seconds between two steps, in which others use the store
 INTERVAL = 60.0  # seconds between two looks
 DAY = 86_400.0  # seconds
 
@@ -24,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Pruner:
-    """Keeps messages for `days`, and `limit` of them at most; 0: for ever, no limit. `clock` is Unix seconds."""
+    """Keeps messages for `days`, and `limit` of them at most (0: no limit). `clock` is Unix seconds."""
 
     def __init__(
         self,
@@ -47,24 +45,21 @@ class Pruner:
             try:
                 more = await self.step()
             except StoreError as error:
-                logger.debug("Not pruned: %s", error)  # the engine says that it fails, and it is tried again
+                logger.debug("Not pruned: %s", error)  # the engine logs that its store fails; this is tried again
             except Exception:
-                logger.exception("The pruner failed")  # our own fault, and no reason to let the store grow
+                logger.exception("The pruner failed")  # a fault of our own, and no reason to let the store grow
             await self._sleep(PAUSE if more else INTERVAL)
 
     async def step(self) -> bool:
-        """Prunes STEP messages at most; whether there may be more to prune. Raises StoreError."""
+        """Prunes STEP messages at most. Returns whether there may be more. Raises StoreError."""
         engine = self._engine
         surplus = engine.seq - self._limit - engine.pruned if self._limit else 0
         if surplus > 0:
-            await engine.prune(engine.pruned + min(surplus, STEP))
-        if surplus > STEP:  # what comes meanwhile waits, else in a full room each message would cost a prune
+            await engine.apply(Change(pruned=engine.pruned + min(surplus, STEP)))
+        if surplus > STEP:  # new messages wait for the next look: in a full room each would cost a step
             return True
         old = await self._old(1) and await self._old(STEP)  # mostly there is none, and one tells
-        if old:
-            await engine.prune(old[-1].seq)
-        else:
-            await engine.tidy()
+        await engine.apply(Change(pruned=old[-1].seq if old else engine.pruned))  # also releases old nonces
         return len(old) == STEP
 
     async def _old(self, limit: int) -> list[Message]:
@@ -72,5 +67,5 @@ class Pruner:
         if not self._days:
             return []
         horizon = self._clock() - self._days * DAY
-        oldest = await self._engine.page(self._engine.pruned, limit)
+        oldest = await self._engine.find(Query(after=self._engine.pruned, limit=limit))
         return list(itertools.takewhile(lambda message: message.timestamp < horizon, oldest))

@@ -34,25 +34,25 @@ PROBE = "UPDATE room SET probes = probes + 1"
 # One statement a batch, because the thread must wait for the interpreter after each.
 INSERT = "INSERT INTO message (id, session, username, content, text, timestamp, nonce, role, seq) VALUES "
 ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
-SELECT = "SELECT id, session, username, content, text, timestamp, nonce, role, seq FROM message"
+SELECT = "SELECT id, session, username, content, text, timestamp, nonce, role, seq, text = '' FROM message"
 # CROSS JOIN: from the pairs to the index, where IN would look through the whole table.
-BY_NONCE = "WITH asked (by, mark) AS (VALUES %s) " + SELECT.replace(
-    "FROM message", "FROM asked CROSS JOIN message ON session = asked.by AND nonce = asked.mark"
+BY_NONCE = "WITH asked (session_, nonce_) AS (VALUES %s) " + SELECT.replace(
+    "FROM message", "FROM asked CROSS JOIN message ON session = session_ AND nonce = nonce_"
 )
 PAIR = "(?, ?)"
-# A message without text is gone: only its nonce is still to be known, and for the returning that it was hidden.
+# A row without text is a deleted or pruned message, kept for its nonce and for clients that recover.
 NEWEST = SELECT + " WHERE seq > ? AND seq < ? AND text != '' ORDER BY seq DESC LIMIT ?"
 PAGE = SELECT + " WHERE seq > ? AND seq < ? AND text != '' ORDER BY seq LIMIT ?"
 FIND = SELECT + " WHERE seq > ? AND seq < ? AND text != '' AND %s = ? COLLATE NOCASE ORDER BY seq DESC LIMIT ?"
 DELETIONS = "SELECT seq, id, hidden FROM message WHERE hidden >= ? ORDER BY hidden, seq"
-HIDE = "UPDATE message SET hidden = ?, username = '', content = '', text = '' WHERE seq = ? AND text != ''"
-AMEND = "UPDATE room SET rules = ? WHERE rules = ?"
+DELETE = "UPDATE message SET hidden = ?, username = '', content = '', text = '' WHERE seq = ? AND text != ''"
+REPLACE_RULES = "UPDATE room SET rules = ? WHERE rules = ?"
 FORGET = (
     "UPDATE message SET username = '', content = '', text = '' "
     "WHERE seq > (SELECT pruned FROM room) AND seq <= ? AND text != ''"
 )
-PRUNED = "UPDATE room SET pruned = max(pruned, ?)"
-# What was hidden after everything that is pruned is still told to those who come back.
+PRUNED = "UPDATE room SET pruned = ? WHERE pruned < ?"
+# Deletions that are newer than what is pruned stay, for clients that recover.
 DROP = """
 DELETE FROM message WHERE seq IN (
     SELECT seq FROM message, (SELECT pruned FROM room)
@@ -60,4 +60,3 @@ DELETE FROM message WHERE seq IN (
 ) AND timestamp < ?
 """
 DROP_STEP = 2000  # rows at once: more than are pruned at once, so that what stayed for its nonce goes in time
-NONCE_SECONDS = 2 * 24 * 3600.0  # how long a nonce is known: the wire contract's 24 h and a reserve

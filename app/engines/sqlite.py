@@ -1,7 +1,7 @@
-"""The engine for one machine: SQLite with a write-ahead log, one thread, one commit a batch.
+"""The store for one machine: SQLite with a write-ahead log, one thread, one commit a batch.
 
 What was delivered survives a kill and a power cut, because it is delivered only after the commit. The file belongs to
-one process: two would each believe in an order of their own. Not for network volumes, whose locks can't be relied on.
+one process: two would each number their own messages. Not for network volumes, whose locks can't be relied on.
 """
 
 from __future__ import annotations
@@ -15,140 +15,184 @@ import secrets
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from app import metrics
 from app.engines import sql
-from app.engines.base import FIRST, LAST, By, Engine
-from app.engines.drafts import number
 from app.engines.lock import Lock
+from app.engines.store import FIRST, LAST, NONCE_LIFETIME, Opened, Query, Stored
 from app.exceptions import StoreError
-from app.message import Change, Deletion, Draft, Message
+from app.message import Change, Deletion, Draft, Message, stored
 
 T = TypeVar("T")
 
-ADVICE = (
+IN_USE = (
     "Stop that one, or give this one a file of its own (ENGINE_URL=sqlite:///…). Several workers can't share a file: "
     "start with a single worker, or set ENGINE_URL=redis://…"
 )
-
 BUSY = 5000  # milliseconds to wait for a lock
-
+EXPORT_PAGE = 1000  # messages
 
 logger = logging.getLogger(__name__)
 
 
-class SQLiteEngine(Engine):
+class SQLiteStore:
     """Messages in one file at `path`; its directory is made when missing.
 
-    `lock_timeout`: seconds to wait for another process to let go of the file (a reload overlaps).
+    `keep`: how many of the newest messages `open` returns. `lock_timeout`: seconds to wait for another process to
+    release the file (a reload overlaps).
     """
 
-    def __init__(self, path: str, keep: int, batch_bytes: int, lock_timeout: float) -> None:
-        super().__init__(keep, batch_bytes)
+    def __init__(self, path: str, keep: int = 0, lock_timeout: float = 0.0) -> None:
         self._path = Path(path)
-        self._lock = Lock(lock_file(path), lock_timeout)
+        self._real_path = Path(os.path.realpath(path))  # the target, if `path` is a link
+        self._keep = keep
+        self._lock = Lock(Path(f"{self._real_path}.lock"), lock_timeout)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
         self._db: sqlite3.Connection | None = None
+        self._seq = 0
+        self._changes = 0
+        self._committed: asyncio.Queue[Stored] = asyncio.Queue()
 
-    async def _open(self) -> tuple[list[Message], list[Deletion]]:
+    async def open(self) -> Opened:
         if self._path.is_dir():
             raise StoreError(f"{self._path} is a directory. Name a file in it in ENGINE_URL.")
-        with faults_of(self._path):
+        with _faults_of(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            await self._lock.take(str(self._path), ADVICE)
+            await self._lock.take(str(self._path), IN_USE)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # the secret in it is nobody else's
         return await self._in_thread(self._connect)
 
-    def _connect(self) -> tuple[list[Message], list[Deletion]]:
+    def _connect(self) -> Opened:
         self._db = db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        version = version_of(db, self._path)  # before anything is changed in what may be another program's file
+        version = _version_of(db, self._path)  # before anything is changed in what may be another program's file
         _let_shrink(db, self._path)  # which a new file takes only before anything else
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA secure_delete = ON")  # what is hidden or pruned is not to be found in the file
+        db.execute("PRAGMA secure_delete = ON")  # what is deleted or pruned is not to be found in the file
         _migrate(db, version)
-        self.epoch, self.secret, self.rules, self.pruned = db.execute(sql.ROOM).fetchone()
-        self.seq = (db.execute(sql.LAST_SEQ).fetchone() or (0,))[0]
-        past = [Message(*row) for row in reversed(db.execute(sql.NEWEST, (FIRST, LAST, self.keep)).fetchall())]
-        since = past[0].seq if len(past) == self.keep else self.pruned
-        return past, [Deletion(*row) for row in db.execute(sql.DELETIONS, (since,))]
+        epoch, secret, rules, pruned = db.execute(sql.ROOM).fetchone()
+        self._seq = (db.execute(sql.LAST_SEQ).fetchone() or (0,))[0]
+        newest = [Message(*row) for row in reversed(db.execute(sql.NEWEST, (FIRST, LAST, self._keep)).fetchall())]
+        since = newest[0].seq if len(newest) == self._keep else pruned
+        deletions = [Deletion(*row) for row in db.execute(sql.DELETIONS, (since,))]
+        return Opened(epoch, secret, self._seq, pruned, rules, newest, deletions, (self._seq, 0))
 
-    async def _store(self, drafts: list[Draft]) -> list[Message]:
-        with metrics.storing(len(drafts)):
-            return await self._in_thread(lambda: self._insert_all(drafts))
+    async def append(self, drafts: Sequence[Draft]) -> list[Message]:
+        return await self._in_thread(lambda: self._insert_all(drafts))
 
-    def _insert_all(self, drafts: list[Draft]) -> list[Message]:
+    def _insert_all(self, drafts: Sequence[Draft]) -> list[Message]:
         with _transaction(self._connection()) as db:
             if not drafts:
                 db.execute(sql.PROBE)
-            messages = number(drafts, self.seq, _with_nonces(db, [draft for draft in drafts if draft.nonce]))
-            _insert(db, [message for message in messages if message.seq > self.seq])
+            messages = _number(drafts, self._seq, _with_nonces(db, [draft for draft in drafts if draft.nonce]))
+            new = list({message.seq: message for message in messages if message.seq > self._seq}.values())
+            _insert(db, new)
+        if new:
+            self._seq = new[-1].seq
+            self._echo(new)
         return messages
 
-    async def _find(
-        self, after: int, before: int, limit: int, newest: bool, by: By | None = None, value: str = ""
-    ) -> list[Message]:
-        query = sql.FIND % by if by else sql.NEWEST if newest else sql.PAGE
-        bounds = (after, before, value, limit) if by else (after, before, limit)
-        return await self._in_thread(lambda: [Message(*row) for row in self._connection().execute(query, bounds)])
+    async def apply(self, change: Change) -> Change | None:
+        return await self._in_thread(lambda: self._change(change))
 
-    async def _apply(self, change: Change, old: str) -> Change | None:
-        return await self._in_thread(lambda: self._change_all(change, old))
-
-    def _change_all(self, change: Change, old: str) -> Change | None:
+    def _change(self, change: Change) -> Change | None:
         with _transaction(self._connection()) as db:
-            if change.rules is not None and not db.execute(sql.AMEND, (change.rules, old)).rowcount:
+            if (
+                change.rules is not None
+                and not db.execute(sql.REPLACE_RULES, (change.rules, change.old_rules)).rowcount
+            ):
                 return None
-            hidden = [hiding for hiding in change.hidden if db.execute(sql.HIDE, (hiding.at, hiding.seq)).rowcount]
-            if change.pruned:
-                db.execute(sql.FORGET, (change.pruned,))
-                db.execute(sql.PRUNED, (change.pruned,))
-                _drop(db)
-        if hidden or change.pruned:
-            _tidy_up(db)
-        return change._replace(hidden=tuple(hidden))
+            deletions = tuple(
+                Deletion(seq, message, self._seq)
+                for seq, message, _ in change.deletions
+                if db.execute(sql.DELETE, (self._seq, seq)).rowcount
+            )
+            pruned, dropped = _prune(db, change.pruned) if change.pruned else (0, 0)
+        if deletions or pruned or dropped:
+            _release_space(db)
+        if not (deletions or pruned) and change.rules is None:
+            return None
+        self._changes += 1
+        done = Change(deletions, pruned, change.rules, change.old_rules, (self._seq, self._changes))
+        self._echo(done)
+        return done
 
-    async def tidy(self) -> None:
-        """Drops what stayed of pruned messages for their nonces."""
-        await self._do(partial(self._in_thread, self._drop_old))
+    def _echo(self, stored: Stored) -> None:
+        """Puts what was committed into the feed, from the thread, so that the order is that of the commits."""
+        self._loop.call_soon_threadsafe(self._committed.put_nowait, stored)
 
-    def _drop_old(self) -> None:
-        with _transaction(self._connection()) as db:
-            dropped = _drop(db)
-        if dropped:
-            _tidy_up(db)
+    async def find(self, query: Query) -> list[Message]:
+        after, before, limit, newest, by, value = query
+        statement = sql.FIND % by if by else sql.NEWEST if newest else sql.PAGE
+        bounds = (after, before, value, limit) if by else (after, before, limit)
+        return await self._in_thread(lambda: [Message(*row) for row in self._connection().execute(statement, bounds)])
 
-    def _connection(self) -> sqlite3.Connection:
-        if not self._db:
-            raise StoreError(f"{self._path} is closed. The server is stopping.")
-        return self._db
+    async def feed(self) -> AsyncIterator[Stored]:
+        while True:
+            yield await self._committed.get()
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
         if self._db:
             await self._in_thread(self._db.close)
             self._db = None
         self._thread.shutdown(wait=False)
         self._lock.release()
 
+    # For the command line, without `open`
+
+    async def export(self) -> AsyncIterator[Message]:
+        """All messages, oldest first, also beside a running server."""
+        after = FIRST
+        with _faults_of(self._path), contextlib.closing(self._open_read_only()) as db:
+            # A page at once: while one statement reads, the server's log would grow.
+            while page := db.execute(sql.PAGE, (after, LAST, EXPORT_PAGE)).fetchall():
+                for row in page:
+                    yield Message(*row)
+                after = page[-1][-1]
+
+    async def reserve(self) -> None:
+        """Keeps servers away until `close`. Raises StoreError when one is there, and for a file that is not ours."""
+        with _faults_of(self._path):
+            self._open_read_only().close()
+            await self._lock.take(str(self._real_path), "Stop the server first.")
+
+    async def wipe(self) -> None:
+        """Deletes the file, and the link's target where `path` is a link."""
+        with _faults_of(self._path):
+            for part in ("-wal", "-shm", ""):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{self._real_path}{part}")
+
+    def _open_read_only(self) -> sqlite3.Connection:
+        path = self._real_path
+        if not path.is_file():
+            raise StoreError(f"{path} does not exist. Check ENGINE_URL, and from which directory you start.")
+        db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        try:
+            _version_of(db, path)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _connection(self) -> sqlite3.Connection:
+        if not self._db:
+            raise StoreError(f"{self._path} is closed. The server is stopping.")
+        return self._db
+
     async def _in_thread(self, work: Callable[[], T]) -> T:
         def guarded() -> T:
-            with faults_of(self._path):
+            with _faults_of(self._path):
                 return work()
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+        self._loop = asyncio.get_running_loop()
+        return await self._loop.run_in_executor(self._thread, guarded)
 
 
-def lock_file(path: str) -> Path:
-    """Beside the file itself, whichever link leads there."""
-    return Path(f"{os.path.realpath(path)}.lock")
-
-
-def version_of(db: sqlite3.Connection, path: Path) -> int:
+def _version_of(db: sqlite3.Connection, path: Path) -> int:
     """The schema's, 0 for an empty file. Raises StoreError for a file that is not ours."""
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -171,13 +215,18 @@ def _let_shrink(db: sqlite3.Connection, path: Path) -> None:
         logger.warning("%s won't shrink until the disk has room for a second one: %s", path, error)
 
 
-def _drop(db: sqlite3.Connection) -> int:
-    """Drops pruned rows whose nonces are too old to come again, of the oldest DROP_STEP; how many."""
-    return db.execute(sql.DROP, (sql.DROP_STEP, time.time() - sql.NONCE_SECONDS)).rowcount
+def _prune(db: sqlite3.Connection, seq: int) -> tuple[int, int]:
+    """Empties all rows up to a seq; `seq`, or 0 if they were empty already, and how many rows are dropped.
+
+    Rows whose nonces may still come again stay; DROP_STEP rows at most are dropped at once.
+    """
+    db.execute(sql.FORGET, (seq,))
+    new = db.execute(sql.PRUNED, (seq, seq)).rowcount
+    return seq if new else 0, db.execute(sql.DROP, (sql.DROP_STEP, time.time() - NONCE_LIFETIME)).rowcount
 
 
-def _tidy_up(db: sqlite3.Connection) -> None:
-    """Gives back free pages, and empties the log. It is done already, so what fails here is left to the next time."""
+def _release_space(db: sqlite3.Connection) -> None:
+    """Returns free pages to the file system, and empties the log. What fails here is left to the next time."""
     with contextlib.suppress(sqlite3.OperationalError):
         db.executescript("PRAGMA incremental_vacuum")  # all pages; `execute` would stop after the first
         db.execute("PRAGMA busy_timeout = 0")  # another program reads: nobody waits for it
@@ -195,6 +244,20 @@ def _migrate(db: sqlite3.Connection, version: int) -> None:
         db.execute(f"PRAGMA user_version = {len(sql.SCHEMA)}")
 
 
+def _number(drafts: Sequence[Draft], seq: int, known: MutableMapping[tuple[str, str], Message]) -> list[Message]:
+    """The messages that drafts become, numbered on from `seq`; for a nonce that is `known`, the one that has it."""
+    messages = []
+    for draft in drafts:
+        message = known.get((draft.session, draft.nonce)) if draft.nonce else None
+        if not message:
+            seq += 1
+            message = stored(draft, seq)
+            if draft.nonce:
+                known[draft.session, draft.nonce] = message
+        messages.append(message)
+    return messages
+
+
 def _with_nonces(db: sqlite3.Connection, drafts: list[Draft]) -> dict[tuple[str, str], Message]:
     if not drafts:
         return {}
@@ -205,10 +268,9 @@ def _with_nonces(db: sqlite3.Connection, drafts: list[Draft]) -> dict[tuple[str,
 
 
 def _insert(db: sqlite3.Connection, messages: list[Message]) -> None:
-    new = {message.seq: message for message in messages}  # a nonce may stand in one batch twice
-    if new:
-        values = [value for message in new.values() for value in _columns(message)]
-        db.execute(sql.INSERT + ", ".join([sql.ROW] * len(new)), values)
+    if messages:
+        values = [value for message in messages for value in _columns(message)]
+        db.execute(sql.INSERT + ", ".join([sql.ROW] * len(messages)), values)
 
 
 _columns = operator.attrgetter("id", "session", "username", "content", "text", "timestamp", "nonce", "role", "seq")
@@ -227,7 +289,7 @@ def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 @contextlib.contextmanager
-def faults_of(path: Path) -> Iterator[None]:
+def _faults_of(path: Path) -> Iterator[None]:
     """Turns what SQLite and the file system raise into a StoreError that says what to do."""
     try:
         yield

@@ -6,46 +6,18 @@ Decides when there is what to tell. How it is told, and who else tells the owner
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Container, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, cast
 
-from app import metrics, tasks
+from app import metrics
 from app.config import Settings
-from app.engines import Engine
+from app.engines.presence import Claim
 from app.exceptions import StoreError
 from app.message import Message
 from app.owner.formats import MOST, Format, Notification, format_of
 from app.owner.webhook import Webhook
 
-if TYPE_CHECKING:  # Redis' driver may be missing
-    from app.engines.redis.store import RedisEngine
-
 RETRY = 5.0  # seconds after which a store that was gone is asked again
-
-# Asks for the right to tell of all messages up to a seq. The answer is atomic over all workers: the seconds to wait
-# because a quiet time runs, and the seq up to which the owner had been told before. With 0.0 the right is given, and if
-# the seq is a later one it now counts as told and a quiet time begins. Raises StoreError.
-Claim = Callable[[int], Awaitable[tuple[float, int]]]
-
-
-class LocalClaim:
-    """The claim of a process that is alone. `quiet`: seconds."""
-
-    def __init__(self, quiet: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._quiet = quiet
-        self._clock = clock
-        self._quiet_until = clock()
-        self._told = 0
-
-    async def __call__(self, seq: int) -> tuple[float, int]:
-        now, told = self._clock(), self._told
-        wait = max(0.0, self._quiet_until - now)
-        if not wait and seq > told:
-            self._told, self._quiet_until = seq, now + self._quiet
-        return wait, told
 
 
 class Notifier:
@@ -70,18 +42,8 @@ class Notifier:
         self._sleep = sleep
         self._untold: deque[Message] = deque(maxlen=MOST)  # by seq
         self._heard = asyncio.Event()
-        self._telling: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begins to tell. Needs a running loop."""
-        self._telling = tasks.spawn(self._tell(), "notifier")
-
-    async def stop(self) -> None:
-        """Tells no more. Safe to call again, and when it was not started."""
-        if self._telling:
-            await tasks.end(self._telling)
-
-    def hear(self, messages: Sequence[Message]) -> None:
+    def add(self, messages: Sequence[Message]) -> None:
         """Takes delivered messages, oldest first, while no owner is here. Never waits, never raises."""
         if not self._send:
             return
@@ -89,15 +51,16 @@ class Notifier:
         if self._untold:
             self._heard.set()
 
-    def owner_came(self) -> None:
+    def clear(self) -> None:
         """The owner is here, and sees the room: what is not told need not be."""
         self._untold.clear()
 
-    def hide(self, seqs: Container[int]) -> None:
+    def remove(self, seqs: Container[int]) -> None:
         """These messages were hidden: who took one back, or should not have written it, is not told of either."""
         self._untold = deque((message for message in self._untold if message.seq not in seqs), MOST)
 
-    async def _tell(self) -> None:
+    async def run(self) -> None:
+        """Notifies the owner until cancelled."""
         while True:
             while not self._untold:
                 self._heard.clear()
@@ -129,12 +92,9 @@ class Notifier:
         return taken
 
 
-def open_notifier(settings: Settings, engine: Engine) -> Notifier:
+def open_notifier(settings: Settings, claim: Claim) -> Notifier:
     """The notifier of a room, which tells nobody if its owner named no URL."""
     send = Webhook(settings.notify_url, notice_format(settings)).send if settings.notify_url else None
-    claim: Claim = LocalClaim(settings.notify_quiet)
-    if settings.engine_url.startswith("redis"):
-        claim = partial(cast("RedisEngine", engine).room.claim_notice, quiet=settings.notify_quiet)
     return Notifier(send, claim, settings.public_url, _count)
 
 

@@ -91,7 +91,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains the chat while still listening, so that whoever comes now hears 503 and not silence."""
         logger.info("Draining: everybody is told to come back")
-        await main.app.state.chat.drain(self.spread)
+        await main.app.state.room.drain(self.spread)
         # What hangs is cancelled a moment before the watchdog, so that the store is closed all the same.
         self.config.timeout_graceful_shutdown = max(1, int(self.gone_by - time.monotonic() - 1))
         await super().shutdown(sockets)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import metrics
-from app.chat.room import Chat
+from app.chat.room import Room
 from app.config import Settings
 from app.exceptions import ChatError, Restarting, Unavailable
 from app.web.responses import Error, ErrorDetail, Health, Ready, Stats, answer, refusal
@@ -25,24 +25,24 @@ _SENTENCES = {
 
 async def health(request: Request) -> Response:
     """200 while messages can be stored, else 503. Touches neither disk nor network."""
-    chat: Chat = request.app.state.chat
+    room: Room = request.app.state.room
     settings: Settings = request.app.state.settings
-    body = Health(status="ok" if chat.healthy else "degraded", service=settings.app_name, version=settings.app_version)
-    return answer(body, 200 if chat.healthy else 503)
+    body = Health(status="ok" if room.healthy else "degraded", service=settings.app_name, version=settings.app_version)
+    return answer(body, 200 if room.healthy else 503)
 
 
 async def stats(request: Request) -> Response:
     """How many are here, and how much was ever said."""
-    chat: Chat = request.app.state.chat
-    return answer(Stats(active_users=chat.users, total_messages=chat.total))
+    room: Room = request.app.state.room
+    return answer(Stats(active_users=room.users, total_messages=room.total))
 
 
 async def ready(request: Request) -> Response:
     """200 when messages can be stored and will be, else 503 with the reason."""
-    chat: Chat = request.app.state.chat
-    if chat.draining:
+    room: Room = request.app.state.room
+    if room.draining:
         return refusal(Restarting())
-    if not chat.healthy:
+    if not room.healthy:
         reason = "Messages can't be stored at the moment; the log has the reason. It is tried again by itself."
         return refusal(Unavailable(reason))
     return answer(Ready())

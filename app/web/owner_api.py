@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from app import metrics, security
 from app.chat.moderation import Moderation
-from app.chat.room import Chat
+from app.chat.room import Room
 from app.chat.rules import Ban
 from app.config import Settings
-from app.engines import LAST, Engine
+from app.engines.store import Query
 from app.exceptions import Hidden, InvalidRequest, InvalidUsername, NotFound
 from app.web.requests import NewBan, NewMessage, Page, RoomChange, Whose, bearer_of, body_of, handshake_of, query_of
 from app.web.responses import BanList, BanState, HiddenCount, Messages, StoredMessage, answer
@@ -37,10 +37,10 @@ class MessagesEndpoint(HTTPEndpoint):
 
     async def post(self, request: Request) -> Response:
         """Posts as the owner, and answers when the message is stored."""
-        chat = _owners(request)
+        room = _owners(request)
         post = await body_of(request, NewMessage)
-        message, new = await chat.post_as_owner(post.content, post.nonce)
-        if message.gone:
+        message, new = await room.post_as_owner(post.content, post.nonce)
+        if message.deleted:
             raise Hidden
         return answer(StoredMessage.of(message), 201 if new else 200)
 
@@ -51,16 +51,16 @@ class MessagesEndpoint(HTTPEndpoint):
         if page.last and page.model_fields_set != {"last"}:
             raise InvalidRequest("last", "Ask for the last messages, or with after and limit, not for both.")
         if page.last:
-            found = (await _engine(request).before(LAST, page.last))[::-1]
+            found = (await _moderation(request).find(Query(limit=page.last, newest=True)))[::-1]
         else:
-            found = await _engine(request).page(page.after, page.limit)
+            found = await _moderation(request).find(Query(after=page.after, limit=page.limit))
         return answer(Messages(messages=[StoredMessage.of(message) for message in found]))
 
     async def delete(self, request: Request) -> Response:
         """Hides all messages of one user."""
         _owners(request)
         username = query_of(request, Whose).username
-        return answer(HiddenCount(hidden=await _engine(request).hide("username", username)))
+        return answer(HiddenCount(hidden=await _moderation(request).delete("username", username)))
 
 
 class MessageEndpoint(HTTPEndpoint):
@@ -69,7 +69,7 @@ class MessageEndpoint(HTTPEndpoint):
     async def delete(self, request: Request) -> Response:
         """Hides it."""
         _owners(request)
-        hidden = await _engine(request).hide("id", request.path_params["id"])
+        hidden = await _moderation(request).delete("id", request.path_params["id"])
         if not hidden:
             raise NotFound("There is no message with this id, or it is hidden already.")
         return answer(HiddenCount(hidden=hidden))
@@ -80,9 +80,9 @@ class MineEndpoint(HTTPEndpoint):
 
     async def delete(self, request: Request) -> Response:
         """Hides them."""
-        chat: Chat = request.app.state.chat
-        session = chat.admission.may_erase(handshake_of(request), bearer_of(request))
-        return answer(HiddenCount(hidden=await _engine(request).hide("session", session)))
+        room: Room = request.app.state.room
+        session = room.admission.authorize_erasure(handshake_of(request), bearer_of(request))
+        return answer(HiddenCount(hidden=await _moderation(request).delete("session", session)))
 
 
 class BansEndpoint(HTTPEndpoint):
@@ -125,27 +125,22 @@ class RoomEndpoint(HTTPEndpoint):
 
     async def patch(self, request: Request) -> Response:
         """Pauses it or opens it again, and sets its slow mode."""
-        chat = _owners(request)
+        room = _owners(request)
         change = await body_of(request, RoomChange)
         await _moderation(request).set_room(change.paused, change.slow_mode)
-        return answer(chat.announcer.room())
+        return answer(room.announcer.room())
 
 
-def _owners(request: Request) -> Chat:
+def _owners(request: Request) -> Room:
     """The room, for its owner. Raises what `Admission.authorize` raises."""
-    chat: Chat = request.app.state.chat
-    chat.admission.authorize(handshake_of(request), bearer_of(request))
-    return chat
+    room: Room = request.app.state.room
+    room.admission.authorize(handshake_of(request), bearer_of(request))
+    return room
 
 
 def _moderation(request: Request) -> Moderation:
-    moderation: Moderation = request.app.state.moderation
-    return moderation
-
-
-def _engine(request: Request) -> Engine:
-    engine: Engine = request.app.state.engine
-    return engine
+    room: Room = request.app.state.room
+    return room.moderation
 
 
 def _username(request: Request) -> str:
@@ -163,4 +158,4 @@ def _known(ban: Ban | None) -> BanState:
 
 
 def _state(ban: Ban) -> BanState:
-    return BanState(username=ban.username, until=ban.until, address=bool(ban.mark), reason=ban.reason)
+    return BanState(username=ban.username, until=ban.until, address=bool(ban.address_hash), reason=ban.reason)

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket
 from app import metrics, security
 from app.chat.credentials import SUBPROTOCOL
 from app.chat.registry import Connection
-from app.chat.room import Chat
+from app.chat.room import Room
 from app.config import Settings
 from app.exceptions import (
     ChatError,
@@ -44,7 +44,7 @@ _PONG = PreparedFrames([frames.encode(frames.PongFrame())])
 class ChatEndpoint(WebSocketEndpoint):
     """One connection, from its handshake to its end."""
 
-    chat: Chat
+    room: Room
     sender: Sender | None = None
     connection: Connection | None = None
     _task: asyncio.Task[object] | None = None
@@ -62,14 +62,14 @@ class ChatEndpoint(WebSocketEndpoint):
 
     async def on_connect(self, websocket: WebSocket) -> None:
         """Lets the client in, or accepts only to say why not: before the handshake a browser would not see it."""
-        self.chat = websocket.app.state.chat
+        self.room = websocket.app.state.room
         if error := self._refused_unseen(websocket):
             await websocket.send_denial_response(refusal(error))
             return
         handshake = handshake_of(websocket)
         refused = None
         try:
-            self.connection = await self.chat.admit(handshake)
+            self.connection = await self.room.admit(handshake)
         except ConnectionRefused as error:
             refused = error
         try:
@@ -80,7 +80,7 @@ class ChatEndpoint(WebSocketEndpoint):
                 raise refused
             assert self.connection
             query = websocket.query_params
-            self.chat.join(self.connection, self.sender, query.get("epoch"), query.get("since"))
+            self.room.join(self.connection, self.sender, query.get("epoch"), query.get("since"))
         except ConnectionRefused as error:
             self._refuse(error)
         except BaseException:
@@ -97,19 +97,19 @@ class ChatEndpoint(WebSocketEndpoint):
         if len(data) <= LONG or not self.connection:
             self._receive(data)
             return
-        async with self.chat.turns.take(self.connection.limit_key or self.connection.session.id):
+        async with self.room.turns.take(self.connection.limit_key or self.connection.session.id):
             self._receive(data)
 
     def _receive(self, data: str | bytes) -> None:
         if not self.sender or self.sender.closed or not self.connection:
             return  # it was refused or closed, and goes on talking
-        self.chat.hear(self.connection)
+        self.room.hear(self.connection)
         try:
             self._handle(self.connection, self.sender, data)
         except ChatError as error:
             self.sender.write(PreparedFrames([frames.error_frame(error, client_frames.nonce_of(data))]))
             bad = isinstance(error, InvalidFrame | UnsupportedData)
-            if bad and self.chat.admission.is_flood(self.connection, bad=True):
+            if bad and self.room.admission.is_flood(self.connection, bad=True):
                 self.sender.close(CloseCode.FLOOD)
         except Exception as error:
             logger.exception("WebSocket error: %s", type(error).__name__)
@@ -119,7 +119,7 @@ class ChatEndpoint(WebSocketEndpoint):
         """Frees everything, however the connection ended. Safe to call again."""
         connection, self.connection = self.connection, None
         if connection:
-            self.chat.leave(connection)
+            self.room.leave(connection)
         sender, self.sender = self.sender, None
         if sender:
             metrics.closes.inc(int(sender.code or close_code))
@@ -133,10 +133,10 @@ class ChatEndpoint(WebSocketEndpoint):
         own = [f"{scheme}://{websocket.headers.get('host', '')}", f"{public.scheme}://{public.netloc}"]
         if not security.origin_allowed(websocket.headers.getlist("origin"), own, settings.cors_origins):
             return OriginNotAllowed()
-        return Restarting() if self.chat.draining else None
+        return Restarting() if self.room.draining else None
 
     def _handle(self, connection: Connection, sender: Sender, data: str | bytes) -> None:
-        if self.chat.admission.is_flood(connection, bad=False):
+        if self.room.admission.is_flood(connection, bad=False):
             sender.close(CloseCode.FLOOD)
             return
         if len(data) > client_frames.MAX_FRAME // 4 and _size(data) > client_frames.MAX_FRAME:
@@ -146,7 +146,7 @@ class ChatEndpoint(WebSocketEndpoint):
             raise UnsupportedData
         frame = client_frames.decode(data)
         if isinstance(frame, client_frames.Post):
-            self.chat.post(connection, sender, frame)
+            self.room.post(connection, sender, frame)
         elif isinstance(frame, client_frames.ClientPing):
             sender.write(_PONG)
 

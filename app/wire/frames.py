@@ -219,4 +219,4 @@ def answer_frame(answer: Message | ChatError, nonce: str | None) -> bytes:
     """What the sender of a post is told of one that was not newly stored."""
     if isinstance(answer, ChatError):
         return error_frame(answer, nonce)
-    return hidden_frame(answer.id, nonce) if answer.gone else message_frame(encode_data(answer))
+    return hidden_frame(answer.id, nonce) if answer.deleted else message_frame(encode_data(answer))

@@ -1,228 +1,300 @@
-"""The engine for many workers and machines: a stream in Redis, which every worker stores into and reads from.
+"""The store for many workers and machines: one stream in Redis, which every worker appends to and reads.
 
-A worker delivers what it reads, in `seq` order, its own messages like everybody's; after an outage it goes on where it
-was. So storing is done only when the reader has got that far.
+A worker delivers what it reads, its own messages like everybody's, and continues after an outage where it was.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import itertools
+import json
 import logging
-import operator
-from collections.abc import Callable, Sequence
-from typing import cast
+import math
+import secrets
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
-from app import metrics, tasks
-from app.engines.base import FIRST, LAST, By, Engine, Listener
-from app.engines.redis.client import PAGE, READ_SECONDS, Entry, Found, Position, Record, RedisRoom
-from app.engines.writer import PATIENCE
+from app.engines.redis.client import PREFIX, READ_TIMEOUT, RedisClient
+from app.engines.store import NONCE_LIFETIME, STORE_TIMEOUT, Opened, Outage, Query, Reset, Stored
 from app.exceptions import StoreError
-from app.message import Change, Deletion, Draft, Message
+from app.message import Change, Deletion, Draft, Message, Position, deleted, stored
 
 RETRY = 0.25  # seconds between two tries to reach Redis
-
-_content = operator.attrgetter("content")
+ID_LIFETIME = 600  # seconds that the id of a draft without a nonce is remembered; only this process sends it again
+READ_LIMIT = 256  # entries that are read at once
+PAGE = 200  # the same for a search: of 1000 the driver makes objects for 25 ms, and nothing else happens then
 
 logger = logging.getLogger(__name__)
 
+Entry = tuple[bytes, dict[bytes, bytes]]
 
-class RedisEngine(Engine):
-    """One worker's part of the room in `room`. `on_events` gets what others write about who is here."""
 
-    def __init__(self, room: RedisRoom, keep: int, batch_bytes: int) -> None:
-        super().__init__(keep, batch_bytes)
-        self.room = room
-        self.on_events: Callable[[Sequence[Entry]], None] = lambda entries: None
-        self.epoch, self.secret, self.seq, self.pruned, self.rules = "", "", 0, 0, ""
-        self._newest = ""  # id of the message at `seq`, where it is known
-        self._position = (0, 0)  # the newest entry that everybody here has got
-        self._changes = 0  # the number of the newest change among those
-        self._awaited: set[str] = set()  # ids of the drafts that are being stored, and not read yet
-        self._entered = 0  # how often the room was entered
-        self._acknowledged = 0  # the highest seq that Redis said to be stored, perhaps not read yet
-        self._event = b"0"  # the newest event that was heard
-        self._moved = asyncio.Event()
-        self._searching = asyncio.Lock()  # one search at a time leaves most of the loop to others
-        self._following: asyncio.Task[None] | None = None
+class Seen(NamedTuple):
+    """The room as a worker has seen it. `seq` is the newest message's; `changes` counts the changes."""
 
-    async def start(self, listener: Listener) -> None:
-        """As Engine has it; from then on, what any worker stores is delivered."""
-        await super().start(listener)
-        self._following = tasks.spawn(self._follow(), "stream reader")
+    epoch: str = ""
+    secret: str = ""
+    seq: int = 0
+    pruned: int = 0
+    rules: str = ""
+    changes: int = 0
 
-    async def _open(self) -> tuple[list[Message], list[Deletion]]:
-        if warning := await self.room.check():
-            logger.warning("%s", warning)
-        self._event = await self.room.last_event()
-        return await self._enter(await self.room.open("", "", 0, "", 0, ""))
 
-    async def _enter(self, found: Found) -> tuple[list[Message], list[Deletion]]:
-        """Takes the room as it is now; its newest messages, and what was hidden since."""
-        past: list[Message] = []
-        hidden: list[Deletion] = []
-        position, self._changes = (0, 0), 0
-        self._entered += 1
-        async for record in self.room.walk(found.epoch, FIRST, LAST, newest=True):
-            position = max(position, record.id)
-            self._changes = max(self._changes, record.id[1])
+class Record(NamedTuple):
+    """One entry of the stream, and its place in it."""
+
+    position: Position
+    content: Message | Change
+
+
+class RedisStore:
+    """One worker's view of the room. `keep`: how many of the newest messages `open` returns."""
+
+    def __init__(self, client: RedisClient, keep: int = 0) -> None:
+        self._client = client
+        self._keep = keep
+        self._seen = Seen()  # as far as it came out of the feed
+        self._newest_id = ""  # of the message at `_seen.seq`, if it is known
+        self._position: Position = (0, 0)  # of the newest entry that came out of the feed
+        self._acknowledged = 0  # the highest seq that Redis has stored for this worker
+        self._failing = False  # the last `append` failed
+        self._searching = asyncio.Lock()  # one search at a time leaves most of the event loop to others
+
+    async def open(self) -> Opened:
+        await self._client.check()
+        return await self._enter(await self._find_room())
+
+    async def _find_room(self) -> Seen:
+        """The room as it is now in Redis, which is made when there is none.
+
+        It has another epoch than before when Redis has lost a message or a change that this worker has seen.
+        """
+        seen = self._seen
+        seq = max(seen.seq, self._acknowledged)
+        newest_id = self._newest_id if seq == seen.seq else ""
+        secret = seen.secret or secrets.token_hex(32)
+        arguments = [PREFIX, str(uuid.uuid4()), secret, seen.epoch, seq, newest_id, seen.rules, seen.changes]
+        epoch, key, newest, pruned, rules, changes = await self._client.run("open", ["room"], arguments)
+        return Seen(epoch.decode(), key.decode(), int(newest), int(pruned), rules.decode(), int(changes or 0))
+
+    async def _enter(self, room: Seen) -> Opened:
+        """Reads the newest messages and the deletions since. The feed continues after them."""
+        messages: list[Message] = []
+        deletions: list[Deletion] = []
+        position, changes = (0, 0), 0
+        async for record in self._walk(room.epoch, Query(limit=PAGE, newest=True)):
+            position, changes = max(position, record.position), max(changes, record.position[1])
             if isinstance(record.content, Change):
-                hidden += reversed(record.content.hidden)
+                deletions += reversed(record.content.deletions)
                 continue
-            past.append(record.content)
-            if len(past) == self.keep:
+            messages.append(record.content)
+            if len(messages) == self._keep:
                 break
-        self.epoch, self.secret, self.seq, self.pruned, self.rules, _ = found
-        self.seq = max(self.seq, position[0])
-        self._newest = past[0].id if past and past[0].seq == self.seq else ""
-        self._position = max(position, (self.seq, 0))
-        self._awaited.difference_update(message.id for message in past)
-        return past[::-1], hidden[::-1]
+        self._seen = room = room._replace(seq=max(room.seq, position[0]), changes=changes)
+        self._newest_id = messages[0].id if messages and messages[0].seq == room.seq else ""
+        self._position = max(position, (room.seq, 0))
+        return Opened(*room[:5], messages[::-1], deletions[::-1], self._position)
 
-    async def _store(self, drafts: list[Draft]) -> list[Message]:
-        """Tries again while there is time: what was stored without our knowing is found, not stored twice."""
-        self._awaited = {draft.id for draft in drafts}
+    async def append(self, drafts: Sequence[Draft]) -> list[Message]:
+        """As Store has it. Tries again while there is time: what Redis stored before its reply was lost is found."""
+        deadline = _now() + (0 if self._failing else STORE_TIMEOUT)
         while True:
-            epoch, entered = self.epoch, self._entered
             try:
-                with metrics.storing(len(drafts)):
-                    messages = await self.room.store(epoch, drafts, self.seq)
-                break
+                messages = await self._append(drafts)
             except StoreError:
-                if not drafts or not self.healthy:
+                self._failing = not drafts or _now() >= deadline
+                if self._failing:
                     raise
-            await asyncio.sleep(RETRY)
-        if messages:
-            seq = max(message.seq for message in messages)
-            self._acknowledged = max(self._acknowledged, seq)
-            await self._read_up_to((seq, 0), entered)
-        return [_gone(message) if message.id in self._awaited else message for message in messages]
+                await asyncio.sleep(RETRY)
+            else:
+                self._failing = False
+                self._acknowledged = max([self._acknowledged, *(message.seq for message in messages)])
+                return messages
 
-    async def _find(
-        self, after: int, before: int, limit: int, newest: bool, by: By | None = None, value: str = ""
-    ) -> list[Message]:
+    async def _append(self, drafts: Sequence[Draft]) -> list[Message]:
+        epoch = self._seen.epoch
+        arguments: list[Any] = [epoch, self._seen.seq, PREFIX + "mark:"]
+        for draft in drafts:
+            nonce_key = f"{draft.session}:{draft.nonce}" if draft.nonce else draft.id
+            arguments += (draft.id, nonce_key, NONCE_LIFETIME if draft.nonce else ID_LIFETIME, _body(draft))
+        replies = await self._client.run("store", ["room", epoch], arguments)
+        return [_stored(reply, draft) for reply, draft in zip(replies, drafts, strict=True)]
+
+    async def apply(self, change: Change) -> Change | None:
+        content = {
+            "hidden": [deletion[:2] for deletion in change.deletions],
+            "pruned": change.pruned,
+            "rules": change.rules,
+        }
+        body = json.dumps({key: value for key, value in content.items() if value})
+        rules = ("", "") if change.rules is None else (change.old_rules, change.rules)
+        epoch = self._seen.epoch
+        entry = await self._client.run("change", ["room", epoch], [epoch, body, change.pruned, *rules])
+        return _change(entry[0], entry[1]) if entry else None
+
+    async def find(self, query: Query) -> list[Message]:
         found: list[Message] = []
-        until = asyncio.get_running_loop().time() + PATIENCE
-        count, needle = (PAGE, f'"{value}"'.lower().encode()) if by else (min(limit, PAGE), b"")
-        async with self._searching if by else contextlib.nullcontext():
-            async for record in self.room.walk(self.epoch, after, before, newest, count, needle, until):
-                message = record.content
-                if isinstance(message, Message) and (not by or getattr(message, by).lower() == value.lower()):
-                    found.append(message)
-                    if len(found) == limit:
+        until = _now() + STORE_TIMEOUT
+        async with self._searching if query.by else contextlib.nullcontext():
+            async for record in self._walk(self._seen.epoch, query, until):
+                if isinstance(record.content, Message) and query.selects(record.content):
+                    found.append(record.content)
+                    if len(found) == query.limit:
                         break
         return found
 
-    async def _apply(self, change: Change, old: str) -> Change | None:
-        entered = self._entered
-        entry = await self.room.change(self.epoch, change, old)
-        if not entry:
-            return None
-        await self._read_up_to(entry.id, entered)
-        return cast(Change, entry.content)
+    async def _walk(self, epoch: str, query: Query, until: float = math.inf) -> AsyncIterator[Record]:
+        """The entries of the stream among which those that a query selects are. `until`: event loop time."""
+        key, low, high = PREFIX + epoch, f"({query.after}-0", f"({query.before}-0"
+        commands, needle = self._client.commands, f'"{query.value}"'.lower().encode() if query.by else b""
+        read = partial(commands.xrevrange, key) if query.newest else partial(commands.xrange, key)
+        count = PAGE if query.by else min(query.limit, PAGE)
+        while entries := await self._client.ask(read(max=high, min=low, count=count)):
+            if _now() > until:
+                # Checked here, because Python 3.11 may lose a cancellation on its way through the driver.
+                raise StoreError(f"{self._client.name}: there is too much to look through it in time.")
+            for entry in entries:
+                if needle in entry[1].get(b"m", b"").lower():
+                    yield _record(entry)
+            end = f"({entries[-1][0].decode()}"
+            low, high = (low, end) if query.newest else (end, high)
 
-    async def _read_up_to(self, position: Position, entered: int) -> None:
-        """So that no answer overtakes what was stored before it."""
-        while self._position < position and self._entered == entered:
-            self._moved.clear()
-            await self._moved.wait()
-        if self._entered != entered:
-            raise StoreError("Redis may have lost what it had just stored")
-
-    async def _hand_out(self, messages: Sequence[Message]) -> None:
-        """The reader has done it."""
-
-    async def _tell(self, change: Change) -> None:
-        """The reader has done this, too."""
-
-    async def _close(self) -> None:
-        if self._following:
-            await tasks.end(self._following)
-        await self.room.close()
-
-    async def _follow(self) -> None:
-        """Reads on for ever, and over every outage."""
-        clock = asyncio.get_running_loop().time
-        failing: float | None = None  # since when
-        told = False
+    async def feed(self) -> AsyncIterator[Stored]:
+        failing_since: float | None = None
         while True:
             try:
-                await self._look()
-                if failing:
-                    self._wake.set()  # so that the writer finds out at once
-                failing, told = None, False
-                await self._read(clock() + READ_SECONDS)
-                continue
+                if news := await self._look():
+                    yield news
+                if failing_since:
+                    failing_since = None
+                    yield Outage(None)
+                async for stored in self._read(_now() + READ_TIMEOUT):
+                    yield stored
             except StoreError:
-                failing = failing or clock()
-                if self.healthy:
-                    self._wake.set()
-            except Exception:
-                logger.exception("The stream reader failed")
-            if failing and clock() - failing > PATIENCE and not told:
-                told = True
-                self._listener.trouble()
-            await asyncio.sleep(RETRY)
+                failing_since = failing_since or _now()
+                yield Outage(failing_since)
+                await asyncio.sleep(RETRY)
 
-    async def _look(self) -> bool:
-        """Whether the room is another one than it was."""
-        known = max(self.seq, self._acknowledged)
-        newest = self._newest if known == self.seq else ""
-        found = await self.room.open(self.epoch, self.secret, known, newest, self._changes, self.rules)
-        if found.epoch != self.epoch:
-            return await self._renew(found, "The room in Redis was emptied, or has lost what was seen in it")
-        if found.pruned > self.seq:
-            return await self._renew(found, "This worker was away for longer than messages are kept")
-        if found.changes <= self._changes and (found.pruned, found.rules) != (self.pruned, self.rules):
-            await super()._tell(Change((), found.pruned, found.rules))  # which came while the room was entered
-        return False
+    async def _look(self) -> Reset | Change | None:
+        """Compares the room in Redis with what was seen of it."""
+        room, seen = await self._find_room(), self._seen
+        if room.epoch != seen.epoch:
+            return await self._reset(room, "The room in Redis was emptied, or has lost what was seen in it")
+        if room.pruned > seen.seq:
+            return await self._reset(room, "This worker was away for longer than messages are kept")
+        if room.changes <= seen.changes and (room.pruned, room.rules) != (seen.pruned, seen.rules):
+            self._seen = seen._replace(pruned=room.pruned, rules=room.rules)  # this came while the room was entered
+            return Change((), room.pruned, room.rules, position=self._position)
+        return None
 
-    async def _read(self, until: float) -> None:
-        """Hands on what comes, until it is time to look at the room again.
+    async def _reset(self, room: Seen, reason: str) -> Reset:
+        opened = await self._enter(room)
+        logger.warning("%s, so everybody is told to come back", reason)
+        return Reset(opened)
 
-        The next message is not there when it was hidden, of which a change tells that is there; or when it was pruned,
+    async def _read(self, until: float) -> AsyncIterator[Stored]:
+        """Yields what is new, until it is time to look at the room again.
+
+        The next message is not there when it was deleted, of which a change tells that is there; or when it was pruned,
         with all the changes before it. Pruned entries are the oldest, so only the first of a read can follow on some.
         """
-        clock = asyncio.get_running_loop().time
-        while clock() < until:
-            records, events = await self.room.read(self.epoch, self._position, self._event)
-            if events:
-                self._event = events[-1][0]
-                self.on_events(events)
-            if records and records[0].id > (self.seq + 1, 0) and await self._look():
-                return
-            while records:
-                handed = await self._hand_on(records)
-                self._position = records[handed - 1].id
-                self._moved.set()
-                records = records[handed:]
+        while _now() < until:
+            streams: Any = {PREFIX + self._seen.epoch: "{}-{}".format(*self._position)}
+            read = self._client.reader.xread(streams, count=READ_LIMIT, block=int(1000 * READ_TIMEOUT))
+            records = [_record(entry) for _, entries in await self._client.ask(read) for entry in entries]
+            if records and records[0].position > (self._seen.seq + 1, 0) and (news := await self._look()):
+                yield news
+                if isinstance(news, Reset):
+                    return
+            for is_message, run in itertools.groupby(records, lambda record: isinstance(record.content, Message)):
+                for part in [tuple(run)] if is_message else zip(run, strict=False):
+                    yield self._see(part)
 
-    async def _hand_on(self, records: Sequence[Record]) -> int:
-        """Delivers what makes one batch, or tells of one change. How many records that was."""
-        number, content = records[0]
-        if isinstance(content, Change):
-            self._changes = number[1]
-            self.seq = max(self.seq, number[0])
-            await super()._tell(content)
-            return 1
-        contents = itertools.takewhile(lambda content: isinstance(content, Message), map(_content, records))
-        messages = cast(list[Message], list(contents))
-        messages = messages[: self._drafts.fitting(messages)]
-        self._newest = messages[-1].id
-        self._awaited.difference_update(message.id for message in messages)  # what then is left was hidden before
-        await super()._hand_out(messages)
-        return len(messages)
+    def _see(self, records: Sequence[Record]) -> list[Message] | Change:
+        """Notes that entries were read: some messages, or one change."""
+        position, newest = records[-1]
+        self._position = position
+        self._seen = self._seen._replace(seq=max(self._seen.seq, position[0]))
+        if isinstance(newest, Message):
+            self._newest_id = newest.id
+            return [record.content for record in records if isinstance(record.content, Message)]
+        pruned = max(self._seen.pruned, newest.pruned)
+        rules = self._seen.rules if newest.rules is None else newest.rules
+        self._seen = self._seen._replace(pruned=pruned, rules=rules, changes=position[1])
+        return newest
 
-    async def _renew(self, found: Found, why: str) -> bool:
-        past, hidden = await self._enter(found)
-        logger.warning("%s, so everybody is told to come back", why)
-        self._listener.renew(past, hidden)
-        self._moved.set()
-        return True
+    async def close(self) -> None:
+        await self._client.close()
+
+    # For the command line, without `open`
+
+    async def export(self) -> AsyncIterator[Message]:
+        epoch = await self._client.ask(self._client.commands.hget(PREFIX + "room", "epoch"))
+        async for record in self._walk(epoch.decode() if epoch else "", Query(limit=PAGE)):
+            if isinstance(record.content, Message):
+                yield record.content
+
+    async def reserve(self) -> None:
+        ask, commands = self._client.ask, self._client.commands
+        seconds, _ = await ask(commands.time())
+        if await ask(commands.zcount(PREFIX + "workers", 1000 * seconds, "+inf")):
+            raise StoreError(
+                f"{self._client.name} is in use. Stop the servers first; one that was killed counts for 9 s."
+            )
+
+    async def wipe(self) -> None:
+        await self.reserve()
+        ask, commands = self._client.ask, self._client.commands
+        cursor = None
+        while cursor != 0:
+            cursor, keys = await ask(commands.scan(cursor or 0, PREFIX + "*", PAGE))
+            if keys:
+                await ask(commands.delete(*keys))
+        info = await ask(commands.info("persistence"))
+        if info.get("aof_enabled"):  # else what was deleted stays in that file until it is large
+            await ask(commands.bgrewriteaof())
 
 
-def _gone(message: Message) -> Message:
-    """What is left of a message that was hidden."""
-    return dataclasses.replace(message, username="", content="", text="")
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _position(entry_id: bytes) -> Position:
+    seq, _, part = entry_id.partition(b"-")
+    return int(seq), int(part)
+
+
+def _record(entry: Entry) -> Record:
+    entry_id, fields = entry
+    position = _position(entry_id)
+    if body := fields.get(b"m"):
+        return Record(position, _parse(body, position[0]))
+    return Record(position, _change(entry_id, fields[b"c"]))
+
+
+def _change(entry_id: bytes, body: bytes) -> Change:
+    content, position = json.loads(body), _position(entry_id)
+    deletions = tuple(Deletion(seq, message_id, position[0]) for seq, message_id in content.get("hidden", ()))
+    return Change(deletions, content.get("pruned", 0), content.get("rules"), position=position)
+
+
+def _body(draft: Draft) -> bytes:
+    content = None if draft.content == draft.text else draft.content
+    parts = (draft.id, draft.session, draft.username, content, draft.text, draft.timestamp, draft.nonce, draft.role)
+    return json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _parse(body: bytes, seq: int) -> Message:
+    draft_id, session, username, content, text, timestamp, nonce, role = json.loads(body)
+    return Message(draft_id, session, username, text if content is None else content, text, timestamp, nonce, role, seq)
+
+
+def _stored(reply: tuple[bytes, bytes, bytes], draft: Draft) -> Message:
+    """The message that store.lua names for a draft."""
+    seq, message_id, body = int(reply[0]), reply[1].decode(), reply[2]
+    if body:
+        return _parse(body, seq)
+    return stored(draft, seq) if message_id == draft.id else deleted(draft, message_id, seq)
