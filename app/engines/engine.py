@@ -86,6 +86,7 @@ class Engine:
         self._undelivered: set[str] = set()  # ids of the drafts that are being stored and have not come out of the feed
         self._position: Position = (0, 0)  # of the newest thing that was delivered
         self._resets = 0
+        self._storing = False
         self._changing = 0  # changes that are being made
         self._delivered = asyncio.Event()
         self._wake = asyncio.Event()
@@ -128,12 +129,11 @@ class Engine:
     async def stop(self) -> None:
         """Stores and delivers what was accepted, then closes the store. Safe to call again, and if `open` failed."""
         self._stopping = True
-        self._wake.set()
         try:
             async with asyncio.timeout(2 * self._timing.store_timeout):
-                if self._tasks:
-                    await asyncio.wait(self._tasks[:1])
-                    await tasks.end(self._tasks[1])
+                await self._idle.wait()
+                for task in self._tasks:
+                    await tasks.end(task)
                 await self._store.close()
         except TimeoutError:
             logger.error("The store does not answer, so it is left as it is")
@@ -153,10 +153,12 @@ class Engine:
         if self._stopping or self._changing >= self._timing.change_limit:
             raise StoreError("too much waits, or the server is stopping")
         self._changing += 1
+        self._idle.clear()
         try:
             return await self._in_time(self._apply_and_deliver(change))
         finally:
             self._changing -= 1
+            self._note_idle()
 
     async def _apply_and_deliver(self, change: Change) -> Change | None:
         resets = self._resets
@@ -182,17 +184,17 @@ class Engine:
     # The writer
 
     async def _write(self) -> None:
-        while not self._stopping or self._pending:
+        while True:
             await self._wait_for_drafts()
             batch = [self._pending.popleft() for _ in range(self._fitting(one.draft for one in self._pending))]
-            if batch or not self._stopping:
-                await self._write_batch(batch)
-            if not self._pending:
-                self._idle.set()
+            self._storing = True
+            await self._write_batch(batch)
+            self._storing = False
+            self._note_idle()
 
     async def _wait_for_drafts(self) -> None:
         """Waits for a draft, or until it is time to probe the store with an empty batch."""
-        if self._pending or self._stopping:
+        if self._pending:
             return
         self._wake.clear()
         delay = self._timing.probe_idle if self.healthy else self._timing.probe_broken
@@ -264,6 +266,10 @@ class Engine:
         batch.clear()
         while self._pending and self._pending[0].deadline <= self._now():
             self._pending.popleft().answer(Unavailable())
+
+    def _note_idle(self) -> None:
+        if not (self._pending or self._storing or self._changing):
+            self._idle.set()
 
     def _note(self, error: StoreError | None) -> None:
         if self.healthy and error:

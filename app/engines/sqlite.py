@@ -149,9 +149,9 @@ class SQLiteStore:
         with _faults_of(self._path), contextlib.closing(self._open_read_only()) as db:
             # A page at once: while one statement reads, the server's log would grow.
             while page := db.execute(sql.PAGE, (after, LAST, EXPORT_PAGE)).fetchall():
-                for row in page:
-                    yield Message(*row)
-                after = page[-1][-1]
+                for message in (Message(*row) for row in page):
+                    yield message
+                    after = message.seq
 
     async def reserve(self) -> None:
         """Keeps servers away until `close`. Raises StoreError when one is there, and for a file that is not ours."""

@@ -1,86 +1,47 @@
-"""One contract, every engine: what is paged, found, hidden, pruned and amended, and a store that fails meanwhile."""
+"""One contract, every store: pages, searches, deletion, pruning, rules, and a store that fails meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-import sqlite3
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
-from app.engines import Engine, writer
-from app.engines.memory import MemoryEngine
-from app.engines.redis.client import RedisRoom
-from app.engines.redis.store import RedisEngine
-from app.engines.sqlite import SQLiteEngine
+from app.engines.engine import Timing
+from app.engines.redis.client import RedisClient
+from app.engines.redis.store import RedisStore
+from app.engines.store import Query
 from app.exceptions import NonceReused, StoreError
-from app.message import Change, Deletion, Draft, Message
-from tests.engines.test_engine import BATCH, Room, make, opened, sqlite_engine
-from tests.support.fakes import draft
+from app.message import Change, Deletion, Message
+from tests.support.engines import Recorder, by, make_store
 from tests.support.running import until
 
 pytestmark = pytest.mark.anyio
 
+SHORT = Timing(store_timeout=0.1)
 
-class Diary(Room):
-    """A room that knows in which order it was told everything: `3` for a message, `-3` for one that was hidden."""
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
-        self.told: list[int] = []
-
-    async def deliver(self, messages: Any) -> None:
-        await super().deliver(messages)
-        self.told += [message.seq for message in messages]
-
-    async def change(self, change: Change) -> None:
-        await super().change(change)
-        self.told += [-hiding.seq for hiding in change.hidden]
+@pytest.fixture
+def timing() -> Timing:
+    return Timing()
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
-async def room(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Diary]:
-    engine = make(request, tmp_path)
-    room = Diary(engine)
-    await engine.start(room)
+async def room(request: pytest.FixtureRequest, tmp_path: Path, timing: Timing) -> AsyncIterator[Recorder]:
+    room = await Recorder(make_store(request.param, request, tmp_path), timing).start()
     yield room
+    room.store.flowing.set()
     await room.engine.stop()
 
 
-def another(room: Room) -> Engine:
-    """An engine for the same store."""
-    if isinstance(room.engine, RedisEngine):
-        return RedisEngine(RedisRoom(room.engine.room._client.connection_pool.connection_kwargs["url"]), 100, BATCH)
-    assert isinstance(room.engine, SQLiteEngine)
-    return SQLiteEngine(str(room.engine._path), 100, BATCH, 5.0)
-
-
-def by(name: str, text: str, nonce: str | None = None) -> Draft:
-    """A draft of somebody, whose session is as the name in small letters."""
-    plain = draft(text, nonce, session=name.lower(), timestamp=time.time())
-    return Draft(plain.id, plain.session, name, text, text, plain.timestamp, nonce)
-
-
-async def fill(room: Room, count: int) -> list[Message]:
-    room.publish(*[by("Ada" if number % 2 else "bob", f"{number}", f"n{number}") for number in range(1, count + 1)])
-    await room.until(delivered=count)
-    return room.delivered
-
-
-async def seqs(room: Room, after: int = 0, limit: int = 1000) -> list[int]:
-    return [message.seq for message in await room.engine.page(after, limit)]
-
-
-async def test_page_is_the_oldest_and_find_the_newest(room: Diary) -> None:
-    assert (await room.engine.page(0, 10), await room.engine.find("username", "ada", 10)) == ([], [])
-    posted = await fill(room, 30)
-    assert await room.engine.page(0, 1000) == posted
-    assert [await seqs(room, after, 7) for after in (0, 7, 28, 30, 2**53)] == [
+async def test_page_has_the_oldest_messages_and_a_search_the_newest(room: Recorder) -> None:
+    assert (await room.page(), await room.find("username", "ada")) == ([], [])
+    posted = await room.fill(30)
+    assert await room.engine.find(Query(limit=1000)) == posted
+    assert [await room.page(after, 7) for after in (0, 7, 28, 30, 2**53)] == [
         list(range(1, 8)),
         list(range(8, 15)),
         [29, 30],
@@ -88,74 +49,74 @@ async def test_page_is_the_oldest_and_find_the_newest(room: Diary) -> None:
         [],
     ]
     for name in ("ada", "ADA"):
-        assert [message.seq for message in await room.engine.find("username", name, 3)] == [29, 27, 25]
-    assert await room.engine.find("session", "bob", 1) == [posted[29]]
-    assert await room.engine.find("id", posted[4].id, 5) == [posted[4]]
+        assert [message.seq for message in await room.find("username", name, 3)] == [29, 27, 25]
+    assert await room.find("session", "bob", 1) == [posted[29]]
+    assert await room.find("id", posted[4].id, 5) == [posted[4]]
     for nothing in ("", "ad", "%", "ada' OR 1=1 --", "*"):
-        assert await room.engine.find("username", nothing, 5) == []
+        assert await room.find("username", nothing, 5) == []
 
 
-async def test_hidden_messages_are_in_no_page_and_told_once_in_order(room: Diary) -> None:
-    posted = list(await fill(room, 5))
-    assert await room.engine.hide("id", posted[2].id) == 1
+async def test_deleted_messages_are_in_no_page_and_announced_once_in_order(room: Recorder) -> None:
+    posted = await room.fill(5)
+    assert await room.delete("id", posted[2].id) == 1
     room.publish(by("Ada", "6"))
     await room.until(delivered=6)
-    assert await room.engine.hide("username", "BOB") == 2
-    assert await room.engine.hide("session", "ada") == 3
-    assert [await room.engine.hide("id", posted[2].id), await room.engine.hide("username", "ada")] == [0, 0]
-    assert room.told == [1, 2, 3, 4, 5, -3, 6, -4, -2, -6, -5, -1]
-    assert room.changes[0].hidden == (Deletion(3, posted[2].id, 5),)
-    assert (await seqs(room), await room.engine.find("username", "ada", 9), room.engine.seq) == ([], [], 6)
+    assert await room.delete("username", "BOB") == 2
+    assert await room.delete("session", "ada") == 3
+    assert [await room.delete("id", posted[2].id), await room.delete("username", "ada")] == [0, 0]
+    assert room.order == [1, 2, 3, 4, 5, -3, 6, -4, -2, -6, -5, -1]
+    assert room.changes[0].deletions == (Deletion(3, posted[2].id, 5),)
+    assert (await room.page(), await room.find("username", "ada", 9), room.engine.seq) == ([], [], 6)
 
 
-async def test_acts_at_the_same_time_hide_each_message_once(room: Diary) -> None:
-    posted = await fill(room, 6)
-    acts = [room.engine.hide("id", message.id) for message in posted for _ in range(3)]
-    counts = await asyncio.gather(*acts, room.engine.hide("username", "ada"))
-    assert sorted(room.told[6:]) == [-6, -5, -4, -3, -2, -1]
+async def test_deletions_at_the_same_time_delete_each_message_once(room: Recorder) -> None:
+    posted = await room.fill(6)
+    acts = [room.delete("id", message.id) for message in posted for _ in range(3)]
+    counts = await asyncio.gather(*acts, room.delete("username", "ada"))
+    assert sorted(room.order[6:]) == [-6, -5, -4, -3, -2, -1]
     assert sum(counts) == 6
 
 
-async def test_what_was_posted_before_an_act_is_told_before_it(room: Diary) -> None:
+async def test_deletion_is_delivered_after_its_message(room: Recorder) -> None:
     """Acts and posts in a random order: nothing is hidden before it was told, and all that was hidden is gone."""
     dice, acts = random.Random(7), []
     for number in range(1, 201):
         room.publish(by("Ada", f"{number}"))
         if dice.random() < 0.2:
             await room.until(delivered=dice.randint(1, number))
-            acts.append(asyncio.create_task(room.engine.hide("id", dice.choice(room.delivered).id)))
+            acts.append(asyncio.create_task(room.delete("id", dice.choice(room.delivered).id)))
     hidden = sum(await asyncio.gather(*acts))
     await room.until(delivered=200)
-    gone = [-told for told in room.told if told < 0]
+    gone = [-told for told in room.order if told < 0]
     assert len(gone) == len(set(gone)) == hidden
-    assert [told for told in room.told if told > 0] == list(range(1, 201))
-    assert all(room.told.index(seq) < room.told.index(-seq) for seq in gone)
-    assert await seqs(room) == sorted(set(range(1, 201)) - set(gone))
+    assert [told for told in room.order if told > 0] == list(range(1, 201))
+    assert all(room.order.index(seq) < room.order.index(-seq) for seq in gone)
+    assert await room.page() == sorted(set(range(1, 201)) - set(gone))
 
 
-async def test_pruned_messages_are_gone_and_never_come_back(room: Diary) -> None:
-    await fill(room, 10)
+async def test_pruned_messages_never_come_back(room: Recorder) -> None:
+    await room.fill(10)
     for seq in (4, 7, 2, 7):
-        await room.engine.prune(seq)
-    assert (room.engine.pruned, room.engine.seq, await seqs(room)) == (7, 10, [8, 9, 10])
+        await room.prune(seq)
+    assert (room.engine.pruned, room.engine.seq, await room.page()) == (7, 10, [8, 9, 10])
     assert [change.pruned for change in room.changes][:2] == [4, 7]
-    await room.engine.hide("username", "ada")
-    assert room.told[10:] == [-9]
-    await room.engine.prune(10)
-    assert await seqs(room) == []
+    await room.delete("username", "ada")
+    assert room.order[10:] == [-9]
+    await room.prune(10)
+    assert await room.page() == []
     room.publish(by("Ada", "next"))
     await room.until(delivered=11)
-    assert await seqs(room) == [11]
+    assert await room.page() == [11]
 
 
-async def test_nonce_of_what_is_gone_is_answered_with_what_is_left(room: Diary) -> None:
-    posted = list(await fill(room, 6))
-    await room.engine.hide("id", posted[4].id)
-    await room.engine.prune(2)
+async def test_nonce_of_a_deleted_message_is_answered_with_what_is_left(room: Recorder) -> None:
+    posted = await room.fill(6)
+    await room.delete("id", posted[4].id)
+    await room.prune(2)
     room.publish(by("bob", "2", "n2"), by("Ada", "5", "n5"), by("Ada", "other", "n5"), by("Ada", "other", "n3"))
     await room.until(answered=4)
     left = [cast(Message, answer) for answer in room.answers[:3]]
-    assert [(message.gone, message.id, message.nonce) for message in left] == [
+    assert [(message.deleted, message.id, message.nonce) for message in left] == [
         (True, posted[1].id, "n2"),
         (True, posted[4].id, "n5"),
         (True, posted[4].id, "n5"),
@@ -165,193 +126,92 @@ async def test_nonce_of_what_is_gone_is_answered_with_what_is_left(room: Diary) 
     await room.until(delivered=7)
 
 
-async def test_rules_are_replaced_only_where_the_old_ones_hold(room: Diary) -> None:
+async def test_rules_are_replaced_only_if_the_old_ones_are_current(room: Recorder) -> None:
     assert room.engine.rules == ""
-    assert await room.engine.amend("", "{}")
-    assert [await room.engine.amend("", "mine"), await room.engine.amend("others", "mine")] == [False, False]
+    assert await room.replace_rules("", "{}")
+    assert [await room.replace_rules("", "mine"), await room.replace_rules("others", "mine")] == [False, False]
     assert (room.engine.rules, [change.rules for change in room.changes]) == ("{}", ["{}"])
-    outcomes = await asyncio.gather(*(room.engine.amend("{}", f"{number}") for number in range(10)))
+    outcomes = await asyncio.gather(*(room.replace_rules("{}", f"{number}") for number in range(10)))
     assert outcomes.count(True) == 1
     assert room.engine.rules == f"{outcomes.index(True)}"
     assert len(room.changes) == 2
 
 
-@pytest.mark.parametrize("room", ["sqlite"], indirect=True)
-async def test_restart_tells_what_is_left_and_what_was_hidden(room: Diary, tmp_path: Path) -> None:
-    posted = list(await fill(room, 8))
-    await room.engine.hide("id", posted[4].id)
-    room.publish(by("Ada", "9"))
-    await room.until(delivered=9)
-    await room.engine.hide("id", posted[1].id)
-    await room.engine.prune(3)
-    await room.engine.amend("", "rules")
-    await room.engine.stop()
-    for keep, left, hidden in ((100, [4, 6, 7, 8, 9], [5, 2]), (2, [8, 9], [5, 2]), (1, [9], [2])):
-        again = await opened(sqlite_engine(tmp_path, keep))
-        assert (again.seqs, [hiding.seq for hiding in again.hidden]) == (left, hidden)
-        assert (again.engine.seq, again.engine.pruned, again.engine.rules) == (9, 3, "rules")
-        await again.engine.stop()
-
-
-async def test_workers_tell_the_same_in_the_same_order_and_amend_in_turn(redis_url: str) -> None:
-    rooms = [Diary(RedisEngine(RedisRoom(redis_url), 100, BATCH)) for _ in range(2)]
-    for room in rooms:
-        await room.engine.start(room)
-    one, two = rooms
-    for number in range(1, 101):
-        rooms[number % 2].publish(by("Ada" if number % 3 else "bob", f"{number}"))
-    acts = [room.engine.hide("username", "ada") for room in rooms]
-    won = await asyncio.gather(*(room.engine.amend("", f"{number}") for number, room in enumerate(rooms * 5)), *acts)
-    assert won[:10].count(True) == 1
-    for room in rooms:
-        await room.until(delivered=100)
-    await one.engine.hide("username", "bob")
-    await two.engine.prune(50)
-    await until(lambda: one.engine.pruned == two.engine.pruned == 50 and len(one.changes) == len(two.changes))
-    assert (one.told, one.changes) == (two.told, two.changes)
-    assert one.engine.rules == two.engine.rules == f"{won.index(True)}"
-    late = await opened(RedisEngine(RedisRoom(redis_url), 100, BATCH))
-    assert (late.engine.seq, late.engine.pruned, late.engine.rules) == (100, 50, one.engine.rules)
-    assert late.hidden == [hiding for change in one.changes for hiding in change.hidden if hiding.at >= 50]
-    for each in (*rooms, late):
-        await each.engine.stop()
-
-
-async def test_store_that_fails_during_an_act_says_so_and_works_again(
-    room: Diary, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await fill(room, 3)
-    apply = room.engine._apply
-
-    async def fail(change: Change, old: str) -> Change | None:
-        raise StoreError("the disk is full")
-
-    monkeypatch.setattr(room.engine, "_apply", fail)
-    for act in (room.engine.hide("username", "ada"), room.engine.prune(2), room.engine.amend("", "{}")):
+async def test_failed_change_says_so_and_the_next_one_is_made(room: Recorder) -> None:
+    await room.fill(3)
+    room.store.fault = StoreError("the disk is full")
+    for change in (Change((Deletion(1, room.delivered[0].id),)), Change(pruned=2), Change(rules="{}")):
         with pytest.raises(StoreError, match="the disk is full"):
-            await act
+            await room.engine.apply(change)
     assert (room.changes, room.engine.pruned, room.engine.rules) == ([], 0, "")
-    monkeypatch.setattr(room.engine, "_apply", apply)
-    assert await room.engine.hide("username", "ada") == 2
+    room.store.fault = None
+    assert await room.delete("username", "ada") == 2
     room.publish(by("Ada", "4"))
     await room.until(delivered=4)
-    assert room.told == [1, 2, 3, -3, -1, 4]
+    assert room.order == [1, 2, 3, -3, -1, 4]
 
 
-async def test_acts_and_posts_behind_one_that_hangs_are_refused_in_time(
-    room: Diary, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await fill(room, 3)
-    flowing, entered, apply = asyncio.Event(), asyncio.Event(), room.engine._apply
-
-    async def hang(change: Change, old: str) -> Change | None:
-        entered.set()
-        await flowing.wait()
-        return await apply(change, old)
-
-    monkeypatch.setattr(room.engine, "_apply", hang)
-    monkeypatch.setattr(writer, "PATIENCE", 0.1)
-    act = asyncio.create_task(room.engine.amend("", "late"))
-    await entered.wait()
+@pytest.mark.parametrize("timing", [SHORT])
+async def test_hanging_store_refuses_changes_in_time_and_makes_them_late(room: Recorder) -> None:
+    await room.fill(3)
+    room.store.flowing.clear()
+    change = asyncio.create_task(room.replace_rules("", "late"))
     room.publish(by("Ada", "behind"))
-    for refused in (act, room.engine.prune(1), room.engine.hide("id", room.delivered[0].id)):
-        with pytest.raises(StoreError, match="does not answer"):
-            await refused
+    with pytest.raises(StoreError, match="does not answer"):
+        await change
     await room.until(answered=1)
     assert (len(room.answers), len(room.delivered), room.healthy()) == (1, 3, False)
-    monkeypatch.setattr(writer, "PATIENCE", 5.0)
-    flowing.set()
-    await until(lambda: room.engine.rules == "late")  # it was not known to be done, and is
+    room.store.flowing.set()
     await until(room.healthy)
     room.publish(by("Ada", "next"))
-    await room.until(delivered=4)
-    assert await seqs(room) == [1, 2, 3, 4]  # whose acts were refused while they waited, are not done
+    await room.until(delivered=5)
+    assert await room.page() == [1, 2, 3, 4, 5]
 
 
-async def test_reading_a_store_that_hangs_is_given_up_in_time(room: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
-    await fill(room, 3)
-    monkeypatch.setattr(writer, "PATIENCE", 0.1)
-    flowing = asyncio.Event()
-
-    async def hang(*_: object) -> list[Message]:
-        await flowing.wait()
-        return []
-
-    monkeypatch.setattr(room.engine, "_find", hang)
+@pytest.mark.parametrize("timing", [SHORT])
+async def test_search_in_a_hanging_store_is_given_up_in_time(room: Recorder) -> None:
+    await room.fill(3)
+    room.store.flowing.clear()
     async with asyncio.timeout(5):
-        for act in (room.engine.page(0, 1), room.engine.find("id", "x", 1), room.engine.hide("id", "x")):
-            with pytest.raises(StoreError):
-                await act
+        with pytest.raises(StoreError, match="does not answer"):
+            await room.find("id", "x")
 
 
-async def test_too_many_acts_and_acts_at_the_end_are_refused(room: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "ACTS_LIMIT", 2)
-    acts = [asyncio.create_task(room.engine.amend("", f"{number}")) for number in range(3)]
+@pytest.mark.parametrize("timing", [Timing(change_limit=2)])
+async def test_too_many_changes_at_once_are_refused(room: Recorder) -> None:
+    changes = [asyncio.create_task(room.replace_rules("", f"{number}")) for number in range(3)]
     with pytest.raises(StoreError, match="too much"):
-        await acts[2]
-    assert [await act for act in acts[:2]] == [True, False]
-    accepted = asyncio.create_task(room.engine.amend("0", "the last"))
+        await changes[2]
+    assert sorted([await change for change in changes[:2]]) == [False, True]
+
+
+async def test_stop_waits_for_a_change_and_refuses_the_next(room: Recorder) -> None:
+    change = asyncio.create_task(room.replace_rules("", "the last"))
     await asyncio.sleep(0)
     await room.engine.stop()
-    assert await accepted
+    assert await change
     with pytest.raises(StoreError):
-        await room.engine.prune(1)
+        await room.prune(1)
 
 
-async def test_sqlite_hides_and_prunes_while_another_program_reads(tmp_path: Path) -> None:
-    """A copy is being made, say: nobody waits for it, and the rest of the log goes when it is done."""
-    room = await opened(sqlite_engine(tmp_path))
-    await fill(room, 3)
-    path = tmp_path / "new" / "chat.db"
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        assert reader.execute("SELECT count(*) FROM message").fetchone() == (3,)
-        async with asyncio.timeout(2):
-            assert await room.engine.hide("username", "ada") == 2
-            await room.engine.prune(2)
-            room.publish(by("Ada", "4"))
-            await room.until(delivered=4)
-        reader.execute("COMMIT")
-    await room.engine.prune(3)
-    assert (tmp_path / "new" / "chat.db-wal").stat().st_size < 10_000
-    await room.engine.stop()
-
-
-class Faulty:
-    """A connection that fails at what only tidies up."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __getattr__(self, name: str) -> Any:
-        def work(query: str, *parameters: Any) -> Any:
-            if "vacuum" in query or "checkpoint" in query:
-                raise sqlite3.OperationalError("database or disk is full")
-            return getattr(self._db, name)(query, *parameters)
-
-        return work if name.startswith("execute") else getattr(self._db, name)
-
-
-async def test_what_was_stored_is_told_though_the_file_could_not_be_tidied_up() -> None:
-    engine = MemoryEngine(100, BATCH)
-    room = Diary(engine)
-    await engine.start(room)
-    await fill(room, 3)
-    assert engine._db
-    engine._db = cast(sqlite3.Connection, Faulty(engine._db))
-    with contextlib.suppress(StoreError):
-        await engine.hide("username", "ada")
-    assert [-seq for seq in room.told if seq < 0] == [seq for seq in (3, 1) if seq not in await seqs(room)]
-    await engine.stop()
-
-
-@pytest.mark.parametrize("keep_free", [20])
-async def test_sqlite_file_gives_back_what_it_does_not_need(tmp_path: Path, keep_free: int) -> None:
-    room = await opened(sqlite_engine(tmp_path))
-    room.publish(*[draft("x" * 5000) for _ in range(500)])
-    await room.until(delivered=500)
-    await room.engine.prune(490)
-    with contextlib.closing(sqlite3.connect(tmp_path / "new" / "chat.db")) as db:
-        assert db.execute("PRAGMA freelist_count").fetchone()[0] < keep_free
-    assert (tmp_path / "new" / "chat.db").stat().st_size < 500_000
-    await room.engine.stop()
+async def test_workers_deliver_changes_in_the_same_order_and_replace_rules_in_turn(redis_url: str) -> None:
+    one, two = workers = [await Recorder(RedisStore(RedisClient(redis_url), 100)).start() for _ in range(2)]
+    for number in range(1, 101):
+        workers[number % 2].publish(by("Ada" if number % 3 else "bob", f"{number}"))
+    deletions = [worker.delete("username", "ada") for worker in workers]
+    rules = [worker.replace_rules("", f"{number}") for number, worker in enumerate(workers * 5)]
+    outcomes = await asyncio.gather(*rules, *deletions)
+    assert outcomes[:10].count(True) == 1
+    for worker in workers:
+        await worker.until(delivered=100)
+    await one.delete("username", "bob")
+    await two.prune(50)
+    await until(lambda: one.engine.pruned == two.engine.pruned == 50 and len(one.changes) == len(two.changes))
+    assert (one.order, one.changes) == (two.order, two.changes)
+    assert one.engine.rules == two.engine.rules == f"{outcomes.index(True)}"
+    late = await Recorder(RedisStore(RedisClient(redis_url), 100)).start()
+    assert (late.engine.seq, late.engine.pruned, late.engine.rules) == (100, 50, one.engine.rules)
+    deleted = [deletion for change in one.changes for deletion in change.deletions]
+    assert late.opened[0].deletions == [deletion for deletion in deleted if deletion.at >= 50]
+    for worker in (*workers, late):
+        await worker.engine.stop()

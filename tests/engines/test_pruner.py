@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.engines.memory import MemoryEngine
+from app.engines.memory import MemoryStore
 from app.engines.pruner import DAY, INTERVAL, PAUSE, STEP, Pruner
 from app.exceptions import StoreError
-from tests.engines.test_engine import BATCH, Room, opened
+from tests.support.engines import Recorder
 from tests.support.fakes import draft
 
 pytestmark = pytest.mark.anyio
@@ -34,20 +34,20 @@ class Sleeper:
 
 
 @pytest.fixture
-async def room() -> AsyncIterator[Room]:
-    room = await opened(MemoryEngine(100, BATCH))
+async def room() -> AsyncIterator[Recorder]:
+    room = await Recorder(MemoryStore()).start()
     yield room
     await room.engine.stop()
 
 
-async def fill(room: Room, *ages: float) -> None:
+async def fill(room: Recorder, *ages: float) -> None:
     """Messages so many days old."""
     before = len(room.delivered)
     room.publish(*[draft("x", timestamp=NOW - age * DAY) for age in ages])
     await room.until(delivered=before + len(ages))
 
 
-async def prune(room: Room, days: float, limit: int, looks: int = 1) -> list[float]:
+async def prune(room: Recorder, days: float, limit: int, looks: int = 1) -> list[float]:
     """How long it slept after each look."""
     sleeper = Sleeper(looks)
     with pytest.raises(asyncio.CancelledError):
@@ -55,11 +55,11 @@ async def prune(room: Room, days: float, limit: int, looks: int = 1) -> list[flo
     return sleeper.slept
 
 
-async def left(room: Room) -> list[int]:
-    return [message.seq for message in await room.engine.page(0, 10_000)]
+async def left(room: Recorder) -> list[int]:
+    return await room.page(0, 10_000)
 
 
-async def test_what_is_too_old_goes_up_to_the_first_that_is_not(room: Room) -> None:
+async def test_old_messages_are_pruned_up_to_the_first_that_is_not_old(room: Recorder) -> None:
     await fill(room, 9, 8, 7.01, 7, 8, 1)
     assert await prune(room, 7, 0) == [INTERVAL]
     assert await left(room) == [4, 5, 6]
@@ -68,7 +68,7 @@ async def test_what_is_too_old_goes_up_to_the_first_that_is_not(room: Room) -> N
     assert (room.engine.pruned, len(room.changes)) == (5, 2)
 
 
-async def test_what_is_too_much_goes_whatever_its_age(room: Room) -> None:
+async def test_surplus_is_pruned_whatever_its_age(room: Recorder) -> None:
     await fill(room, *[0.0] * 12)
     assert await prune(room, 0, 10) == [INTERVAL]
     assert await left(room) == list(range(3, 13))
@@ -76,29 +76,29 @@ async def test_what_is_too_much_goes_whatever_its_age(room: Room) -> None:
     assert await left(room) == [12]
 
 
-async def test_what_is_too_old_goes_also_while_there_is_too_much(room: Room) -> None:
+async def test_old_messages_are_pruned_beside_a_surplus(room: Recorder) -> None:
     await fill(room, *[9.0] * 5, *[1.0] * 5)
     assert await prune(room, 7, 8) == [INTERVAL]
     assert await left(room) == [6, 7, 8, 9, 10]
 
 
-async def test_without_limits_everything_stays(room: Room) -> None:
+async def test_without_limits_everything_stays(room: Recorder) -> None:
     await fill(room, 10_000, 1)
     assert await prune(room, 0, 0) == [INTERVAL]
     assert (await left(room), room.changes) == ([1, 2], [])
 
 
 @pytest.mark.parametrize(("days", "limit"), [(7.0, 0), (0.0, 500)])
-async def test_much_goes_in_steps_with_pauses(room: Room, days: float, limit: int) -> None:
+async def test_pruning_goes_in_steps_with_pauses(room: Recorder, days: float, limit: int) -> None:
     await fill(room, *[8.0] * (2 * STEP + 10), *[1.0] * 500)
     assert await prune(room, days, limit, looks=4) == [PAUSE, PAUSE, INTERVAL, INTERVAL]
     assert await left(room) == list(range(2 * STEP + 11, 2 * STEP + 511))
     assert [change.pruned for change in room.changes] == [STEP, 2 * STEP, 2 * STEP + 10]
 
 
-async def test_hidden_messages_are_no_hindrance(room: Room) -> None:
+async def test_deleted_messages_do_not_stop_pruning(room: Recorder) -> None:
     await fill(room, 9, 9, 1, 9)
-    await room.engine.hide("id", room.delivered[2].id)
+    await room.delete("id", room.delivered[2].id)
     await prune(room, 7, 0)
     assert await left(room) == []
     await fill(room, 1)
@@ -107,18 +107,14 @@ async def test_hidden_messages_are_no_hindrance(room: Room) -> None:
 
 
 async def test_store_that_fails_is_tried_again_and_our_own_faults_are_logged(
-    room: Room, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    room: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     await fill(room, 9, 1)
     for fault, logged in ((StoreError("away"), 0), (RuntimeError("a bug"), 1)):
-
-        async def fail(after: int, limit: int, fault: Exception = fault) -> object:
-            raise fault
-
-        with monkeypatch.context() as patch:
-            patch.setattr(room.engine, "page", fail)
-            assert await prune(room, 7, 0) == [INTERVAL]
+        room.store.fault = fault
+        assert await prune(room, 7, 0) == [INTERVAL]
+        room.store.fault = None
         assert len(caplog.records) == logged
     await prune(room, 7, 0)
     assert await left(room) == [2]

@@ -8,141 +8,131 @@ from typing import Any
 
 import pytest
 
-from app.engines.redis import store as redis_module
-from app.engines.redis.client import PREFIX, RedisRoom
-from app.engines.redis.store import RedisEngine
+from app.engines.redis.client import PREFIX
 from app.exceptions import StoreError
-from app.message import Draft, Message
-from tests.engines.test_engine import Room
+from app.message import Message
+from tests.support.engines import Recorder, redis_worker
 from tests.support.fakes import draft
 from tests.support.running import RunningRedis, until
 
 pytestmark = pytest.mark.anyio
 
-
-class Worker(Room):
-    """One worker."""
-
-    engine: RedisEngine
-
-
-Start = Callable[[], Awaitable[Worker]]
+Start = Callable[..., Awaitable[Recorder]]
 
 
 @pytest.fixture
-async def worker(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
-    """`await worker()`: one more worker in the room, whose clocks all go fast."""
-    monkeypatch.setattr("app.engines.redis.client.READ_SECONDS", 0.05)
-    monkeypatch.setattr(redis_module, "READ_SECONDS", 0.05)
-    monkeypatch.setattr(redis_module, "RETRY", 0.001)
-    workers: list[Worker] = []
+async def worker(redis_url: str) -> AsyncIterator[Start]:
+    """`await worker()`: one more worker in the room."""
+    workers: list[Recorder] = []
 
-    async def start() -> Worker:
-        workers.append(Worker(RedisEngine(RedisRoom(redis_url), 100, 500_000)))
-        await workers[-1].engine.start(workers[-1])
-        return workers[-1]
+    async def start(**options: Any) -> Recorder:
+        workers.append(redis_worker(redis_url, **options))
+        return await workers[-1].start()
 
     yield start
     for one in workers:
         await one.engine.stop()
 
 
-async def test_message_that_was_hidden_before_its_worker_delivered_it_is_answered(
-    worker: Start, monkeypatch: pytest.MonkeyPatch
+async def test_message_that_was_deleted_before_its_worker_delivered_it_is_answered(
+    worker: Start,
 ) -> None:
     one, two = await worker(), await worker()
-    busy, flowing = two.hold(monkeypatch)
+    two.flowing.clear()
     one.publish(draft("before"))
-    await busy.wait()
+    await two.busy.wait()
     two.publish(draft("hidden", "n"), draft("stays", "m", session="other"))
     await one.until(delivered=3)
-    assert await one.engine.hide("id", one.delivered[1].id) == 1
-    flowing.set()
+    assert await one.delete("id", one.delivered[1].id) == 1
+    two.flowing.set()
     await two.until(delivered=2, answered=1)
     answer = two.answers[0]
     assert isinstance(answer, Message)
-    assert (answer.gone, answer.id, answer.nonce) == (True, one.delivered[1].id, "n")
+    assert (answer.deleted, answer.id, answer.nonce) == (True, one.delivered[1].id, "n")
     assert (two.texts, len(two.answers)) == (["before", "stays"], 1)
 
 
-async def test_message_of_which_a_new_room_told_is_not_called_hidden(
+async def test_message_that_a_new_room_has_is_not_answered_as_deleted(
     worker: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reply is lost; before it is asked again, the room has another epoch, in which the message is."""
     one = await worker()
     one.publish(draft("first"))
     await one.until(delivered=1)
-    store, tries = one.engine.room.store, []
+    run, xread, tries = one.client.run, one.client.reader.xread, []
 
-    async def lose(epoch: str, drafts: list[Draft], seq: int) -> Any:
-        messages = await store(epoch, drafts, seq)
-        tries.append(epoch)
-        if len(tries) == 1:
-            await one.engine.room.open(epoch, "", 99, "", 0, "")
-            raise StoreError("the reply was lost")
-        return messages
+    async def lose(script: str, *arguments: Any) -> Any:
+        reply = await run(script, *arguments)
+        if script == "store":
+            tries.append(script)
+            if len(tries) == 1:
+                await run("open", ["room"], [PREFIX, "fresh", "", one.epoch, 99, "", "", 0])
+                raise StoreError("the reply was lost")
+        return reply
 
     gone = asyncio.Event()
 
-    async def away(*_: object) -> Any:
+    async def away(*_: object, **__: object) -> Any:
         gone.set()
         raise StoreError("away")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(one.engine.room, "read", away)
-        await gone.wait()
-        patch.setattr(one.engine.room, "store", lose)
-        one.publish(draft("mine", "n"))
-        await until(lambda: one.renewed == 2)
-        await until(lambda: len(tries) > 1 or bool(one.answers))
+    monkeypatch.setattr(one.client.reader, "xread", away)
+    await gone.wait()
+    monkeypatch.setattr(one.client, "run", lose)
+    one.publish(draft("mine", "n"))
+    await until(lambda: len(one.opened) == 2)
+    await until(lambda: len(tries) > 1 or bool(one.answers))
+    monkeypatch.setattr(one.client.reader, "xread", xread)
     await one.engine.flush()
     assert one.texts == ["first", "mine"]
-    assert not [answer for answer in one.answers if isinstance(answer, Message) and answer.gone]
+    assert not [answer for answer in one.answers if isinstance(answer, Message) and answer.deleted]
 
 
-async def test_newest_message_counts_also_where_it_was_hidden_before_it_was_seen(
+async def test_newest_seq_counts_a_message_that_was_deleted_unseen(
     worker: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = await worker()
-    await one.engine.room.store(one.engine.epoch, [draft("1")], 0)
+    one, two = await worker(), await worker()
+    two.publish(draft("1"))
     await one.until(delivered=1)
-    away, flowing = asyncio.Event(), one.engine.room.read
+    away, xread = asyncio.Event(), one.client.reader.xread
 
-    async def nothing(*_: object) -> Any:
+    async def nothing(*_: object, **__: object) -> Any:
         away.set()
         raise StoreError("away")
 
-    monkeypatch.setattr(one.engine.room, "read", nothing)
+    monkeypatch.setattr(one.client.reader, "xread", nothing)
     await away.wait()
-    two = await worker()
     two.publish(draft("2"))
     await two.until(delivered=2)
-    await two.engine.hide("id", two.delivered[1].id)
-    monkeypatch.setattr(one.engine.room, "read", flowing)
+    await two.delete("id", two.delivered[1].id)
+    monkeypatch.setattr(one.client.reader, "xread", xread)
     await until(lambda: bool(one.changes))
     assert (one.texts, one.engine.seq) == (["1"], 2)
 
 
-async def test_change_while_a_worker_comes_is_heard(worker: Start, redis_url: str) -> None:
+async def test_change_while_a_worker_comes_is_delivered(
+    worker: Start, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = await worker()
     one.publish(*[draft(f"{number}") for number in range(10)])
     await one.until(delivered=10)
 
-    class Slow(RedisRoom):
-        """Between its first look at the room and its first look at the messages, both change."""
+    two = redis_worker(redis_url)
+    run = two.client.run
 
-        async def open(self, *arguments: Any) -> Any:
-            found = await super().open(*arguments)
-            if arguments[0] == "":
-                assert await one.engine.amend("", "rules")
-                await one.engine.prune(5)
-            return found
+    async def slow(script: str, *arguments: Any) -> Any:
+        """Between the worker's look at the room and its look at the messages, both change."""
+        reply = await run(script, *arguments)
+        if script == "open" and not two.opened:
+            assert await one.replace_rules("", "rules")
+            await one.prune(5)
+        return reply
 
-    two = Worker(RedisEngine(Slow(redis_url), 100, 500_000))
-    await two.engine.start(two)
+    monkeypatch.setattr(two.client, "run", slow)
+    await two.start()
     await until(lambda: (two.engine.rules, two.engine.pruned) == ("rules", 5))
     assert (two.changes[-1].rules, two.changes[-1].pruned) == ("rules", 5)
-    assert await two.engine.amend("rules", "more")
+    assert await two.replace_rules("rules", "more")
     await two.engine.stop()
 
 
@@ -150,20 +140,20 @@ async def test_room_that_lost_a_change_is_another_one(worker: Start, shared_redi
     one, two = await worker(), await worker()
     one.publish(draft("1"), draft("2"))
     await two.until(delivered=2)
-    assert await one.engine.amend("", "first")
+    assert await one.replace_rules("", "first")
     await until(lambda: two.engine.rules == "first")
-    client = one.engine.room._client
-    before = {key: await client.dump(PREFIX + key) or b"" for key in ("room", one.engine.epoch)}
-    epoch = one.engine.epoch
-    assert await one.engine.amend("first", "second")
+    client = one.client.commands
+    before = {key: await client.dump(PREFIX + key) or b"" for key in ("room", one.epoch)}
+    epoch = one.epoch
+    assert await one.replace_rules("first", "second")
     await until(lambda: two.engine.rules == "second")
     for key, dump in before.items():
         await client.restore(PREFIX + key, 0, dump, replace=True)
-    await until(lambda: one.renewed == two.renewed == 2)
-    assert one.engine.epoch == two.engine.epoch != epoch
+    await until(lambda: len(one.opened) == len(two.opened) == 2)
+    assert one.epoch == two.epoch != epoch
     assert one.engine.rules == two.engine.rules == "first"
-    assert await two.engine.hide("id", one.delivered[0].id) == 1
-    await until(lambda: bool(one.changes and one.changes[-1].hidden))
+    assert await two.delete("id", one.delivered[0].id) == 1
+    await until(lambda: bool(one.changes and one.changes[-1].deletions))
 
 
 async def test_only_the_newest_rules_are_kept(worker: Start, shared_redis: RunningRedis) -> None:
@@ -171,40 +161,45 @@ async def test_only_the_newest_rules_are_kept(worker: Start, shared_redis: Runni
     one.publish(draft("1"))
     await one.until(delivered=1)
     for number in range(50):
-        assert await one.engine.amend(one.engine.rules, f"{number}")
-    await one.engine.hide("id", one.delivered[0].id)
-    assert shared_redis.ask(f"XLEN {PREFIX}{one.engine.epoch}") == b":2"
+        assert await one.replace_rules(one.engine.rules, f"{number}")
+    await one.delete("id", one.delivered[0].id)
+    assert shared_redis.ask(f"XLEN {PREFIX}{one.epoch}") == b":2"
     late = await worker()
     assert late.engine.rules == "49"
 
 
 async def test_worker_that_starts_first_after_an_emptying_lifts_no_ban(
-    worker: Start, shared_redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
+    worker: Start, shared_redis: RunningRedis
 ) -> None:
     one = await worker()
-    assert await one.engine.amend("", "rules")
-    monkeypatch.setattr(redis_module, "READ_SECONDS", 60.0)
-    monkeypatch.setattr("app.engines.redis.client.READ_SECONDS", 60.0)
-    await one.engine.room._client.xadd(PREFIX + "events", {"version": 0, "count": 0, "owner": 0, "news": "{}"})
+    assert await one.replace_rules("", "rules")
+    paused, flowing, xread = asyncio.Event(), asyncio.Event(), one.client.reader.xread
+
+    async def wait(*arguments: Any, **options: Any) -> Any:
+        paused.set()
+        await flowing.wait()
+        return await xread(*arguments, **options)
+
+    monkeypatch.setattr(one.client.reader, "xread", wait)
+    await paused.wait()
     shared_redis.ask("FLUSHALL")
     two = await worker()
     assert two.engine.rules == ""
-    monkeypatch.setattr(redis_module, "READ_SECONDS", 0.05)
-    monkeypatch.setattr("app.engines.redis.client.READ_SECONDS", 0.05)
-    two.publish(draft("1"))  # which wakes the readers
+    flowing.set()
     await until(lambda: one.engine.rules == two.engine.rules == "rules", 10)
 
 
-async def test_search_ends_in_time_and_leaves_the_loop_to_others(
-    worker: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.engines.redis.client.PAGE", 2)
-    monkeypatch.setattr(redis_module, "PAGE", 2)
-    one = await worker()
+async def test_searches_side_by_side_find_their_own(worker: Start) -> None:
+    one = await worker(page=2)
     one.publish(*[draft(f"session {number}", session=f"S{number % 3}") for number in range(9)])
     await one.until(delivered=9)
-    found = await asyncio.gather(*(one.engine.find("session", f"s{number}", 9) for number in range(4)))
+    found = await asyncio.gather(*(one.find("session", f"s{number}", 9) for number in range(4)))
     assert [[message.seq for message in each] for each in found] == [[7, 4, 1], [8, 5, 2], [9, 6, 3], []]
-    monkeypatch.setattr(redis_module, "PATIENCE", -1.0)
+
+
+async def test_search_that_takes_too_long_is_given_up(worker: Start) -> None:
+    one = await worker(timeout=-1.0)
+    one.publish(draft("1"))
+    await one.until(delivered=1)
     with pytest.raises(StoreError, match="too much to look through"):
-        await one.engine.find("id", "nobody's", 1)
+        await one.find("id", "nobody's", 1)

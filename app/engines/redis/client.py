@@ -21,7 +21,6 @@ from app.exceptions import StoreError
 
 PREFIX = "{portfolio-chat}:"  # of every key; in braces, so that a Redis Cluster keeps all of them on one node
 SCRIPTS = ("open", "store", "change", "presence", "notice")
-READ_TIMEOUT = 5.0  # seconds that a blocking read waits; it also finds out whether the connection still lives
 TIMEOUT = 2.5  # seconds for any other answer, so that a second try fits into the store's timeout
 OLDEST = (6, 2)  # version of Redis
 
@@ -31,15 +30,17 @@ logger = logging.getLogger(__name__)
 class RedisClient:
     """One process's connections to the database that `url` names. Every method raises StoreError.
 
-    `commands` runs Redis' commands; `reader` those that block for up to READ_TIMEOUT. Await both through `ask`.
+    `commands` runs Redis' commands; `reader` those that block for up to `read_timeout` seconds, which also find out
+    whether the connection still lives. Await both through `ask`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, read_timeout: float = 5.0) -> None:
+        self.read_timeout = read_timeout
         parts = urlsplit(url)
         self.name = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))  # no password
         options: Any = {"retry": Retry(NoBackoff(), 0), "protocol": 2, "socket_connect_timeout": TIMEOUT}
         self.commands = Redis.from_url(url, socket_timeout=TIMEOUT, **options)
-        self.reader = Redis.from_url(url, socket_timeout=READ_TIMEOUT + TIMEOUT, **options)
+        self.reader = Redis.from_url(url, socket_timeout=read_timeout + TIMEOUT, **options)
         directory = Path(__file__).parent
         self._scripts: dict[str, Any] = {
             name: self.commands.register_script((directory / f"{name}.lua").read_text()) for name in SCRIPTS

@@ -17,12 +17,11 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from app.engines.redis.client import PREFIX, READ_TIMEOUT, RedisClient
+from app.engines.redis.client import PREFIX, RedisClient
 from app.engines.store import NONCE_LIFETIME, STORE_TIMEOUT, Opened, Outage, Query, Reset, Stored
 from app.exceptions import StoreError
 from app.message import Change, Deletion, Draft, Message, Position, deleted, stored
 
-RETRY = 0.25  # seconds between two tries to reach Redis
 ID_LIFETIME = 600  # seconds that the id of a draft without a nonce is remembered; only this process sends it again
 READ_LIMIT = 256  # entries that are read at once
 PAGE = 200  # the same for a search: of 1000 the driver makes objects for 25 ms, and nothing else happens then
@@ -51,11 +50,19 @@ class Record(NamedTuple):
 
 
 class RedisStore:
-    """One worker's view of the room. `keep`: how many of the newest messages `open` returns."""
+    """One worker's view of the room. `keep`: how many of the newest messages `open` returns.
 
-    def __init__(self, client: RedisClient, keep: int = 0) -> None:
+    `timeout`: seconds after which `append` and `find` give up; `retry`: seconds between two tries to reach Redis.
+    """
+
+    def __init__(
+        self, client: RedisClient, keep: int = 0, timeout: float = STORE_TIMEOUT, retry: float = 0.25, page: int = PAGE
+    ) -> None:
         self._client = client
         self._keep = keep
+        self._timeout = timeout
+        self._retry = retry
+        self._page = page  # entries
         self._seen = Seen()  # as far as it came out of the feed
         self._newest_id = ""  # of the message at `_seen.seq`, if it is known
         self._position: Position = (0, 0)  # of the newest entry that came out of the feed
@@ -100,7 +107,7 @@ class RedisStore:
 
     async def append(self, drafts: Sequence[Draft]) -> list[Message]:
         """As Store has it. Tries again while there is time: what Redis stored before its reply was lost is found."""
-        deadline = _now() + (0 if self._failing else STORE_TIMEOUT)
+        deadline = _now() + (0.0 if self._failing else self._timeout)
         while True:
             try:
                 messages = await self._append(drafts)
@@ -108,7 +115,7 @@ class RedisStore:
                 self._failing = not drafts or _now() >= deadline
                 if self._failing:
                     raise
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(self._retry)
             else:
                 self._failing = False
                 self._acknowledged = max([self._acknowledged, *(message.seq for message in messages)])
@@ -137,7 +144,7 @@ class RedisStore:
 
     async def find(self, query: Query) -> list[Message]:
         found: list[Message] = []
-        until = _now() + STORE_TIMEOUT
+        until = _now() + self._timeout
         async with self._searching if query.by else contextlib.nullcontext():
             async for record in self._walk(self._seen.epoch, query, until):
                 if isinstance(record.content, Message) and query.selects(record.content):
@@ -151,7 +158,7 @@ class RedisStore:
         key, low, high = PREFIX + epoch, f"({query.after}-0", f"({query.before}-0"
         commands, needle = self._client.commands, f'"{query.value}"'.lower().encode() if query.by else b""
         read = partial(commands.xrevrange, key) if query.newest else partial(commands.xrange, key)
-        count = PAGE if query.by else min(query.limit, PAGE)
+        count = self._page if query.by else min(query.limit, self._page)
         while entries := await self._client.ask(read(max=high, min=low, count=count)):
             if _now() > until:
                 # Checked here, because Python 3.11 may lose a cancellation on its way through the driver.
@@ -171,12 +178,12 @@ class RedisStore:
                 if failing_since:
                     failing_since = None
                     yield Outage(None)
-                async for stored in self._read(_now() + READ_TIMEOUT):
+                async for stored in self._read(_now() + self._client.read_timeout):
                     yield stored
             except StoreError:
                 failing_since = failing_since or _now()
                 yield Outage(failing_since)
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(self._retry)
 
     async def _look(self) -> Reset | Change | None:
         """Compares the room in Redis with what was seen of it."""
@@ -203,7 +210,7 @@ class RedisStore:
         """
         while _now() < until:
             streams: Any = {PREFIX + self._seen.epoch: "{}-{}".format(*self._position)}
-            read = self._client.reader.xread(streams, count=READ_LIMIT, block=int(1000 * READ_TIMEOUT))
+            read = self._client.reader.xread(streams, count=READ_LIMIT, block=int(1000 * self._client.read_timeout))
             records = [_record(entry) for _, entries in await self._client.ask(read) for entry in entries]
             if records and records[0].position > (self._seen.seq + 1, 0) and (news := await self._look()):
                 yield news
