@@ -169,7 +169,7 @@ async def test_only_the_newest_rules_are_kept(worker: Start, shared_redis: Runni
 
 
 async def test_worker_that_starts_first_after_an_emptying_lifts_no_ban(
-    worker: Start, shared_redis: RunningRedis
+    worker: Start, shared_redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = await worker()
     assert await one.replace_rules("", "rules")
