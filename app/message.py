@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,3 +72,18 @@ def stored(draft: Draft, seq: int) -> Message:
 def deleted(draft: Draft, message_id: str, seq: int) -> Message:
     """What is left of a deleted message that was stored for the same session and nonce as `draft`."""
     return Message(message_id, draft.session, "", "", "", 0.0, draft.nonce, draft.role, seq, deleted=True)
+
+
+def number(drafts: Sequence[Draft], seq: int, known: MutableMapping[tuple[str, str], Message]) -> list[Message]:
+    """The messages that drafts become, numbered on from `seq`, or the message that is `known` for session and nonce."""
+    messages = []
+    for draft in drafts:
+        key = (draft.session, draft.nonce or "")
+        message = known.get(key)
+        if not message:
+            seq += 1
+            message = stored(draft, seq)
+            if draft.nonce:
+                known[key] = message
+        messages.append(message)
+    return messages

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
 
 from app import metrics, tasks
-from app.engines.store import STORE_TIMEOUT, Opened, Outage, Query, Reset, Store, Stored
+from app.engines.store import SEARCH_TIMEOUT, STORE_TIMEOUT, Opened, Outage, Query, Reset, Store, Stored
 from app.exceptions import ChatError, NonceReused, StoreError, Unavailable
 from app.message import Change, Draft, Message, Position, deleted
 
@@ -32,6 +32,7 @@ class Timing:
     """Times (seconds) and limits of an engine."""
 
     store_timeout: float = STORE_TIMEOUT  # after which a draft that is not stored is refused
+    search_timeout: float = SEARCH_TIMEOUT
     probe_idle: float = 8.0  # without a draft, after which the store is probed
     probe_broken: float = 5.0  # the same while the store fails
     retry: float = 0.25  # between two tries to read the feed
@@ -143,7 +144,13 @@ class Engine:
 
     async def find(self, query: Query) -> list[Message]:
         """The messages that a query selects. Raises StoreError."""
-        return await self._in_time(self._store.find(query))
+        query = query._replace(after=max(query.after, self.pruned))
+        timeout = self._timing.search_timeout if query.by else self._timing.store_timeout
+        return await _in_time(self._store.find(query), timeout)
+
+    async def tidy(self) -> bool:
+        """Releases what the store keeps in vain. Returns whether there may be more. Raises StoreError."""
+        return await _in_time(self._store.tidy(), self._timing.store_timeout)
 
     async def apply(self, change: Change) -> Change | None:
         """Makes a change and waits until it is delivered. Returns what of it was new, as Store.apply does.
@@ -155,7 +162,7 @@ class Engine:
         self._changing += 1
         self._idle.clear()
         try:
-            return await self._in_time(self._apply_and_deliver(change))
+            return await _in_time(self._apply_and_deliver(change), self._timing.store_timeout)
         finally:
             self._changing -= 1
             self._note_idle()
@@ -166,12 +173,6 @@ class Engine:
         if done:
             await self._delivered_up_to(done.position, resets)
         return done
-
-    async def _in_time(self, work: Awaitable[T]) -> T:
-        try:
-            return await asyncio.wait_for(work, self._timing.store_timeout)
-        except TimeoutError:
-            raise StoreError("the store does not answer") from None
 
     async def _delivered_up_to(self, position: Position, resets: int) -> None:
         """Waits for the feed, so that no answer overtakes what was stored before it. Raises StoreError."""
@@ -341,6 +342,13 @@ class Engine:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+async def _in_time(work: Awaitable[T], timeout: float) -> T:
+    try:
+        return await asyncio.wait_for(work, timeout)
+    except TimeoutError:
+        raise StoreError("the store does not answer") from None
 
 
 def _refuse(batch: Iterable[Pending]) -> None:

@@ -76,9 +76,6 @@ class MemoryStore:
         return done
 
     def _prune(self, seq: int) -> int:
-        horizon = time.monotonic() - NONCE_LIFETIME
-        for key in [key for key, (_, since) in self._by_nonce.items() if since < horizon]:
-            del self._by_nonce[key]
         for old in list(itertools.takewhile(lambda old: old <= seq, self._messages)):
             del self._messages[old]
         if seq <= self._pruned:
@@ -97,6 +94,12 @@ class MemoryStore:
     async def feed(self) -> AsyncIterator[Stored]:
         while True:
             yield await self._feed.get()
+
+    async def tidy(self) -> bool:
+        horizon = time.monotonic() - NONCE_LIFETIME
+        for key in [key for key, (_, since) in self._by_nonce.items() if since < horizon]:
+            del self._by_nonce[key]
+        return False
 
     async def close(self) -> None:
         self._lock.release()

@@ -25,6 +25,9 @@ SCHEMA = (
     ALTER TABLE message ADD COLUMN hidden INTEGER;
     CREATE INDEX message_by_hiding ON message (hidden) WHERE hidden IS NOT NULL;
     """,
+    """
+    CREATE INDEX message_by_id ON message (id COLLATE NOCASE) WHERE text != '';
+    """,
 )
 NEW_ROOM = "INSERT INTO room (epoch, secret, probes) VALUES (?, ?, 0)"
 ROOM = "SELECT epoch, secret, rules, pruned FROM room"
@@ -43,20 +46,21 @@ PAIR = "(?, ?)"
 # A row without text is a deleted or pruned message, kept for its nonce and for clients that recover.
 NEWEST = SELECT + " WHERE seq > ? AND seq < ? AND text != '' ORDER BY seq DESC LIMIT ?"
 PAGE = SELECT + " WHERE seq > ? AND seq < ? AND text != '' ORDER BY seq LIMIT ?"
+# Names and sessions have no index: each would cost a batch of 50 messages 0.6 ms, and would save a search 0.2 s in a
+# million, which no message waits for.
 FIND = SELECT + " WHERE seq > ? AND seq < ? AND text != '' AND %s = ? COLLATE NOCASE ORDER BY seq DESC LIMIT ?"
 DELETIONS = "SELECT seq, id, hidden FROM message WHERE hidden >= ? ORDER BY hidden, seq"
 DELETE = "UPDATE message SET hidden = ?, username = '', content = '', text = '' WHERE seq = ? AND text != ''"
 REPLACE_RULES = "UPDATE room SET rules = ? WHERE rules = ?"
-FORGET = (
-    "UPDATE message SET username = '', content = '', text = '' "
-    "WHERE seq > (SELECT pruned FROM room) AND seq <= ? AND text != ''"
-)
-PRUNED = "UPDATE room SET pruned = ? WHERE pruned < ?"
-# Deletions that are newer than what is pruned stay, for clients that recover.
+FORGET = "UPDATE message SET username = '', content = '', text = '' WHERE seq > ? AND seq <= ? AND text != ''"
+PRUNED = "UPDATE room SET pruned = ?"
+# Deletions that are newer than what is pruned stay, for clients that recover. Subqueries, because a join with the room
+# would look through all rows after it.
 DROP = """
 DELETE FROM message WHERE seq IN (
-    SELECT seq FROM message, (SELECT pruned FROM room)
-    WHERE seq <= pruned AND (hidden IS NULL OR hidden < pruned) ORDER BY seq LIMIT ?
+    SELECT seq FROM message
+    WHERE seq <= (SELECT pruned FROM room) AND (hidden IS NULL OR hidden < (SELECT pruned FROM room))
+    ORDER BY seq LIMIT ?
 ) AND timestamp < ?
 """
-DROP_STEP = 2000  # rows at once: more than are pruned at once, so that what stayed for its nonce goes in time
+DROP_STEP = 100  # rows at once: more than are pruned at once, so that what stayed for its nonce goes in time

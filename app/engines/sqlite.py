@@ -1,4 +1,4 @@
-"""The store for one machine: SQLite with a write-ahead log, one thread, one commit a batch.
+"""The store for one machine: SQLite with a write-ahead log, one commit a batch.
 
 What was delivered survives a kill and a power cut, because it is delivered only after the commit. The file belongs to
 one process: two would each number their own messages. Not for network volumes, whose locks can't be relied on.
@@ -15,7 +15,7 @@ import secrets
 import sqlite3
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +24,7 @@ from app.engines import sql
 from app.engines.lock import Lock
 from app.engines.store import FIRST, LAST, NONCE_LIFETIME, Opened, Query, Stored
 from app.exceptions import StoreError
-from app.message import Change, Deletion, Draft, Message, stored
+from app.message import Change, Deletion, Draft, Message, number
 
 T = TypeVar("T")
 
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 class SQLiteStore:
     """Messages in one file at `path`; its directory is made when missing.
 
+    One thread writes; another one searches, on a connection of its own, so that no message waits for a search.
     `keep`: how many of the newest messages `open` returns. `lock_timeout`: seconds to wait for another process to
     release the file (a reload overlaps).
     """
@@ -50,73 +51,86 @@ class SQLiteStore:
         self._real_path = Path(os.path.realpath(path))  # the target, if `path` is a link
         self._keep = keep
         self._lock = Lock(Path(f"{self._real_path}.lock"), lock_timeout)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
-        self._db: sqlite3.Connection | None = None
-        self._seq = 0
-        self._changes = 0
+        self._write_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite writer")
+        self._read_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite reader")
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._log_is_full = False  # of deleted text, because something read the log when it was to be emptied
+        self._seq = self._pruned = self._changes = 0
         self._committed: asyncio.Queue[Stored] = asyncio.Queue()
 
     async def open(self) -> Opened:
+        self._loop = asyncio.get_running_loop()
         if self._path.is_dir():
             raise StoreError(f"{self._path} is a directory. Name a file in it in ENGINE_URL.")
         with _faults_of(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             await self._lock.take(str(self._path), IN_USE)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # the secret in it is nobody else's
-        return await self._in_thread(self._connect)
+        return await self._run(self._write_thread, self._connect)
 
     def _connect(self) -> Opened:
-        self._db = db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        self._writer = db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         version = _version_of(db, self._path)  # before anything is changed in what may be another program's file
         _let_shrink(db, self._path)  # which a new file takes only before anything else
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")  # what is deleted or pruned is not to be found in the file
-        _migrate(db, version)
-        epoch, secret, rules, pruned = db.execute(sql.ROOM).fetchone()
+        if version < len(sql.SCHEMA):
+            _migrate(db, version)
+            self._release_space(db)  # else the first message would wait while new indexes are copied from the log
+        self._reader = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        self._reader.execute("PRAGMA query_only = ON")
+        epoch, secret, rules, self._pruned = db.execute(sql.ROOM).fetchone()
         self._seq = (db.execute(sql.LAST_SEQ).fetchone() or (0,))[0]
         newest = [Message(*row) for row in reversed(db.execute(sql.NEWEST, (FIRST, LAST, self._keep)).fetchall())]
-        since = newest[0].seq if len(newest) == self._keep else pruned
+        since = newest[0].seq if len(newest) == self._keep else self._pruned
         deletions = [Deletion(*row) for row in db.execute(sql.DELETIONS, (since,))]
-        return Opened(epoch, secret, self._seq, pruned, rules, newest, deletions, (self._seq, 0))
+        return Opened(epoch, secret, self._seq, self._pruned, rules, newest, deletions, (self._seq, 0))
 
     async def append(self, drafts: Sequence[Draft]) -> list[Message]:
-        return await self._in_thread(lambda: self._insert_all(drafts))
+        return await self._run(self._write_thread, lambda: self._insert(drafts))
 
-    def _insert_all(self, drafts: Sequence[Draft]) -> list[Message]:
-        with _transaction(self._connection()) as db:
+    def _insert(self, drafts: Sequence[Draft]) -> list[Message]:
+        with _transaction(self._opened(self._writer)) as db:
             if not drafts:
                 db.execute(sql.PROBE)
-            messages = _number(drafts, self._seq, _with_nonces(db, [draft for draft in drafts if draft.nonce]))
+            messages = number(drafts, self._seq, _with_nonces(db, [draft for draft in drafts if draft.nonce]))
+            # A nonce may occur in one batch twice.
             new = list({message.seq: message for message in messages if message.seq > self._seq}.values())
-            _insert(db, new)
+            if new:
+                values = [value for message in new for value in _columns(message)]
+                db.execute(sql.INSERT + ", ".join([sql.ROW] * len(new)), values)
         if new:
             self._seq = new[-1].seq
             self._echo(new)
         return messages
 
     async def apply(self, change: Change) -> Change | None:
-        return await self._in_thread(lambda: self._change(change))
+        return await self._run(self._write_thread, lambda: self._change(change))
 
     def _change(self, change: Change) -> Change | None:
-        with _transaction(self._connection()) as db:
+        deletions: list[Deletion] = []
+        pruned = change.pruned if change.pruned > self._pruned else 0
+        with _transaction(self._opened(self._writer)) as db:
             if (
                 change.rules is not None
                 and not db.execute(sql.REPLACE_RULES, (change.rules, change.old_rules)).rowcount
             ):
                 return None
-            deletions = tuple(
-                Deletion(seq, message, self._seq)
-                for seq, message, _ in change.deletions
-                if db.execute(sql.DELETE, (self._seq, seq)).rowcount
-            )
-            pruned, dropped = _prune(db, change.pruned) if change.pruned else (0, 0)
-        if deletions or pruned or dropped:
-            _release_space(db)
+            for seq, message_id, _ in change.deletions:
+                if db.execute(sql.DELETE, (self._seq, seq)).rowcount:
+                    deletions.append(Deletion(seq, message_id, self._seq))
+            if pruned:
+                db.execute(sql.PRUNED, (pruned,))
+                _drop(db)  # first, so that nothing is overwritten that is dropped anyway
+                db.execute(sql.FORGET, (self._pruned, pruned))
+        if deletions or pruned:
+            self._release_space(db)
         if not (deletions or pruned) and change.rules is None:
             return None
-        self._changes += 1
-        done = Change(deletions, pruned, change.rules, change.old_rules, (self._seq, self._changes))
+        self._pruned, self._changes = max(self._pruned, pruned), self._changes + 1
+        done = Change(tuple(deletions), pruned, change.rules, change.old_rules, (self._seq, self._changes))
         self._echo(done)
         return done
 
@@ -125,21 +139,60 @@ class SQLiteStore:
         self._loop.call_soon_threadsafe(self._committed.put_nowait, stored)
 
     async def find(self, query: Query) -> list[Message]:
-        after, before, limit, newest, by, value = query
-        statement = sql.FIND % by if by else sql.NEWEST if newest else sql.PAGE
-        bounds = (after, before, value, limit) if by else (after, before, limit)
-        return await self._in_thread(lambda: [Message(*row) for row in self._connection().execute(statement, bounds)])
+        statement = sql.FIND % query.by if query.by else sql.NEWEST if query.newest else sql.PAGE
+        bounds = (query.after, query.before, *([query.value] if query.by else []), query.limit)
+
+        def search() -> list[Message]:
+            return [Message(*row) for row in self._opened(self._reader).execute(statement, bounds)]
+
+        return await self._run(self._read_thread, search)
 
     async def feed(self) -> AsyncIterator[Stored]:
         while True:
             yield await self._committed.get()
 
+    async def tidy(self) -> bool:
+        return await self._run(self._write_thread, self._tidy)
+
+    def _tidy(self) -> bool:
+        with _transaction(self._opened(self._writer)) as db:
+            dropped = _drop(db)
+        if dropped or self._log_is_full:
+            self._release_space(db)
+        return dropped == sql.DROP_STEP
+
+    def _release_space(self, db: sqlite3.Connection) -> None:
+        """Returns free pages to the file system, and empties the log. A failure is left to the next time."""
+        self._log_is_full = True
+        with contextlib.suppress(sqlite3.OperationalError):
+            db.executescript("PRAGMA incremental_vacuum")  # all pages; `execute` would stop after the first
+            db.execute("PRAGMA busy_timeout = 0")  # if something reads, the writer does not wait for it
+            self._log_is_full = bool(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+        db.execute(f"PRAGMA busy_timeout = {BUSY}")
+
     async def close(self) -> None:
-        if self._db:
-            await self._in_thread(self._db.close)
-            self._db = None
-        self._thread.shutdown(wait=False)
+        reader, self._reader = self._reader, None
+        if reader:
+            reader.interrupt()  # nobody waits for a search any more
+            await self._run(self._read_thread, reader.close)
+        writer, self._writer = self._writer, None
+        if writer:
+            await self._run(self._write_thread, writer.close)
+        self._read_thread.shutdown(wait=False)
+        self._write_thread.shutdown(wait=False)
         self._lock.release()
+
+    def _opened(self, db: sqlite3.Connection | None) -> sqlite3.Connection:
+        if not db:
+            raise StoreError(f"{self._path} is closed. The server is stopping.")
+        return db
+
+    async def _run(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        def guarded() -> T:
+            with _faults_of(self._path):
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(thread, guarded)
 
     # For the command line, without `open`
 
@@ -178,19 +231,6 @@ class SQLiteStore:
             raise
         return db
 
-    def _connection(self) -> sqlite3.Connection:
-        if not self._db:
-            raise StoreError(f"{self._path} is closed. The server is stopping.")
-        return self._db
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        def guarded() -> T:
-            with _faults_of(self._path):
-                return work()
-
-        self._loop = asyncio.get_running_loop()
-        return await self._loop.run_in_executor(self._thread, guarded)
-
 
 def _version_of(db: sqlite3.Connection, path: Path) -> int:
     """The schema's, 0 for an empty file. Raises StoreError for a file that is not ours."""
@@ -215,23 +255,9 @@ def _let_shrink(db: sqlite3.Connection, path: Path) -> None:
         logger.warning("%s won't shrink until the disk has room for a second one: %s", path, error)
 
 
-def _prune(db: sqlite3.Connection, seq: int) -> tuple[int, int]:
-    """Empties all rows up to a seq; `seq`, or 0 if they were empty already, and how many rows are dropped.
-
-    Rows whose nonces may still come again stay; DROP_STEP rows at most are dropped at once.
-    """
-    db.execute(sql.FORGET, (seq,))
-    new = db.execute(sql.PRUNED, (seq, seq)).rowcount
-    return seq if new else 0, db.execute(sql.DROP, (sql.DROP_STEP, time.time() - NONCE_LIFETIME)).rowcount
-
-
-def _release_space(db: sqlite3.Connection) -> None:
-    """Returns free pages to the file system, and empties the log. What fails here is left to the next time."""
-    with contextlib.suppress(sqlite3.OperationalError):
-        db.executescript("PRAGMA incremental_vacuum")  # all pages; `execute` would stop after the first
-        db.execute("PRAGMA busy_timeout = 0")  # another program reads: nobody waits for it
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    db.execute(f"PRAGMA busy_timeout = {BUSY}")
+def _drop(db: sqlite3.Connection) -> int:
+    """Drops pruned rows whose nonces are forgotten by now, of the oldest DROP_STEP; returns how many."""
+    return db.execute(sql.DROP, (sql.DROP_STEP, time.time() - NONCE_LIFETIME)).rowcount
 
 
 def _migrate(db: sqlite3.Connection, version: int) -> None:
@@ -244,20 +270,6 @@ def _migrate(db: sqlite3.Connection, version: int) -> None:
         db.execute(f"PRAGMA user_version = {len(sql.SCHEMA)}")
 
 
-def _number(drafts: Sequence[Draft], seq: int, known: MutableMapping[tuple[str, str], Message]) -> list[Message]:
-    """The messages that drafts become, numbered on from `seq`; for a nonce that is `known`, the one that has it."""
-    messages = []
-    for draft in drafts:
-        message = known.get((draft.session, draft.nonce)) if draft.nonce else None
-        if not message:
-            seq += 1
-            message = stored(draft, seq)
-            if draft.nonce:
-                known[draft.session, draft.nonce] = message
-        messages.append(message)
-    return messages
-
-
 def _with_nonces(db: sqlite3.Connection, drafts: list[Draft]) -> dict[tuple[str, str], Message]:
     if not drafts:
         return {}
@@ -265,12 +277,6 @@ def _with_nonces(db: sqlite3.Connection, drafts: list[Draft]) -> dict[tuple[str,
     rows = db.execute(sql.BY_NONCE % ", ".join([sql.PAIR] * len(drafts)), pairs)
     found = [Message(*row) for row in rows]
     return {(message.session, message.nonce): message for message in found if message.nonce}
-
-
-def _insert(db: sqlite3.Connection, messages: list[Message]) -> None:
-    if messages:
-        values = [value for message in messages for value in _columns(message)]
-        db.execute(sql.INSERT + ", ".join([sql.ROW] * len(messages)), values)
 
 
 _columns = operator.attrgetter("id", "session", "username", "content", "text", "timestamp", "nonce", "role", "seq")

@@ -9,6 +9,7 @@ from app.message import Change, Deletion, Draft, Message, Position
 
 FIRST, LAST = 0, 2**63 - 1  # below and above every seq
 STORE_TIMEOUT = 5.0  # seconds that one operation of a store may take
+SEARCH_TIMEOUT = 30.0  # seconds that a search may take, which in a large store looks through all messages
 NONCE_LIFETIME = 2 * 24 * 3600  # seconds that a nonce is remembered: the wire contract's 24 h and a reserve
 
 By = Literal["id", "username", "session"]
@@ -78,16 +79,16 @@ class Store(Protocol):
         """
 
     async def apply(self, change: Change) -> Change | None:
-        """Makes a change, durably. Returns what of it was new; None when `old_rules` are not the current ones.
-
-        Pruning again up to the same seq releases what was kept of pruned messages for their nonces.
-        """
+        """Makes a change, durably. Returns what of it was new; None for nothing, or if `old_rules` are not current."""
 
     async def find(self, query: Query) -> list[Message]:
         """The messages that a query selects."""
 
     def feed(self) -> AsyncIterator[Stored]:
         """Everything that was stored since `open`, by any process, in order. Called again, it continues."""
+
+    async def tidy(self) -> bool:
+        """Releases some of what was kept of pruned messages for their nonces. Returns whether there may be more."""
 
     async def close(self) -> None:
         """Frees everything. Safe to call again, and when `open` failed."""

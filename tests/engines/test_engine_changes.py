@@ -21,7 +21,7 @@ from tests.support.running import until
 
 pytestmark = pytest.mark.anyio
 
-SHORT = Timing(store_timeout=0.1)
+SHORT = Timing(store_timeout=0.1, search_timeout=0.1)
 
 
 @pytest.fixture
@@ -198,12 +198,12 @@ async def test_workers_deliver_changes_in_the_same_order_and_replace_rules_in_tu
     one, two = workers = [await Recorder(RedisStore(RedisClient(redis_url), 100)).start() for _ in range(2)]
     for number in range(1, 101):
         workers[number % 2].publish(by("Ada" if number % 3 else "bob", f"{number}"))
+    for worker in workers:
+        await worker.until(delivered=100)
     deletions = [worker.delete("username", "ada") for worker in workers]
     rules = [worker.replace_rules("", f"{number}") for number, worker in enumerate(workers * 5)]
     outcomes = await asyncio.gather(*rules, *deletions)
     assert outcomes[:10].count(True) == 1
-    for worker in workers:
-        await worker.until(delivered=100)
     await one.delete("username", "bob")
     await two.prune(50)
     await until(lambda: one.engine.pruned == two.engine.pruned == 50 and len(one.changes) == len(two.changes))

@@ -96,6 +96,16 @@ async def test_pruning_goes_in_steps_with_pauses(room: Recorder, days: float, li
     assert [change.pruned for change in room.changes] == [STEP, 2 * STEP, 2 * STEP + 10]
 
 
+async def test_old_nonces_are_released_in_steps_with_pauses(room: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = iter([True, True, False])
+
+    async def tidy() -> bool:
+        return next(left)
+
+    monkeypatch.setattr(room.store, "tidy", tidy)
+    assert await prune(room, 7, 0, looks=3) == [PAUSE, PAUSE, INTERVAL]
+
+
 async def test_deleted_messages_do_not_stop_pruning(room: Recorder) -> None:
     await fill(room, 9, 9, 1, 9)
     await room.delete("id", room.delivered[2].id)

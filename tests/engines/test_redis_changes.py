@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.engines.redis.client import PREFIX
+from app.engines.store import LAST, Query
 from app.exceptions import StoreError
 from app.message import Message
 from tests.support.engines import Recorder, redis_worker
@@ -198,8 +199,29 @@ async def test_searches_side_by_side_find_their_own(worker: Start) -> None:
 
 
 async def test_search_that_takes_too_long_is_given_up(worker: Start) -> None:
-    one = await worker(timeout=-1.0)
+    one = await worker(search_timeout=-1.0)
     one.publish(draft("1"))
     await one.until(delivered=1)
     with pytest.raises(StoreError, match="too much to look through"):
         await one.find("id", "nobody's", 1)
+
+
+@pytest.mark.parametrize("count", [3, 4])
+async def test_search_never_asks_for_entries_older_than_the_oldest(
+    worker: Start, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Backwards from there, Redis would look through the whole stream, and answer nobody meanwhile."""
+    one = await worker(page=2)
+    one.publish(*[draft(f"{number}") for number in range(count)])
+    await one.until(delivered=count)
+    reads: list[str] = []
+    read = one.client.commands.xrevrange
+
+    def noted(key: str, **bounds: Any) -> Any:
+        reads.append(bounds["max"])
+        return read(key, **bounds)
+
+    monkeypatch.setattr(one.client.commands, "xrevrange", noted)
+    assert await one.find("id", "nobody's", 1) == []
+    assert await one.engine.find(Query(before=1, limit=10, newest=True)) == []
+    assert reads == [f"({LAST}-0", f"({count - 1}-0"]

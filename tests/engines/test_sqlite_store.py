@@ -20,7 +20,7 @@ from app.engines import open_archive, sql
 from app.engines.sql import BY_NONCE, PAIR, SCHEMA
 from app.engines.sqlite import SQLiteStore, _let_shrink
 from app.exceptions import StoreError
-from app.message import Draft
+from app.message import Draft, Message
 from tests.support.engines import Recorder, sqlite_store
 from tests.support.fakes import draft
 
@@ -135,12 +135,13 @@ async def test_foreign_file_stays_as_it_is(tmp_path: Path, version: int | None) 
 async def test_thread_ends_with_the_store(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     room = await opened(tmp_path / "chat.db")
-    (thread,) = set(threading.enumerate()) - before
-    assert thread.name.startswith("sqlite")
+    threads = set(threading.enumerate()) - before
+    assert all(thread.name.startswith("sqlite") for thread in threads)
     room.publish(draft("one"))
     await room.engine.stop()
-    await asyncio.to_thread(thread.join, 5)
-    assert not thread.is_alive()
+    for thread in threads:
+        await asyncio.to_thread(thread.join, 5)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 async def test_close_is_safe_when_open_failed(tmp_path: Path) -> None:
@@ -205,12 +206,12 @@ async def test_nonces_of_pruned_messages_go_in_time(room: Recorder, tmp_path: Pa
     await room.prune(5)  # message 3 was hidden when the room was at 20
     assert rows(tmp_path / "chat.db") == [3, *range(6, 21)]
     await room.prune(15)
-    await room.prune(room.engine.pruned)
+    await room.engine.tidy()
     assert rows(tmp_path / "chat.db") == [3, *range(11, 21)]
     room.publish(draft("last"))
     await room.until(delivered=21)
     await room.prune(21)
-    await room.prune(room.engine.pruned)
+    await room.engine.tidy()
     assert rows(tmp_path / "chat.db") == list(range(11, 21))
     await room.engine.stop()
     again = await opened(tmp_path / "chat.db")
@@ -225,7 +226,7 @@ async def test_old_nonces_go_a_few_at_once(room: Recorder, tmp_path: Path, monke
     await room.prune(10)
     left = [len(rows(tmp_path / "chat.db"))]
     while left[-1]:
-        await room.prune(room.engine.pruned)
+        await room.engine.tidy()
         left.append(len(rows(tmp_path / "chat.db")))
     assert left == [6, 2, 0]
 
@@ -240,7 +241,7 @@ async def test_deleted_messages_do_not_keep_the_rows_behind_them(
     await room.until(delivered=12)
     await room.delete("session", "spam")
     await room.prune(11)
-    await room.prune(room.engine.pruned)
+    await room.engine.tidy()
     assert rows(tmp_path / "chat.db") == [*range(1, 7), 12]
 
 
@@ -260,7 +261,7 @@ async def test_deletion_is_known_after_a_restart_though_its_message_was_pruned(r
     gone = room.delivered[0].id
     await room.delete("id", gone)
     await room.prune(5)
-    await room.prune(room.engine.pruned)
+    await room.engine.tidy()
     await room.engine.stop()
     again = await opened(tmp_path / "chat.db")
     assert [(deletion.id, deletion.at) for deletion in again.opened[0].deletions] == [(gone, 10)]
@@ -332,8 +333,8 @@ async def test_deletion_is_announced_though_no_space_could_be_released(tmp_path:
     store = SQLiteStore(str(tmp_path / "chat.db"), 100)
     room = await Recorder(store).start()
     await room.fill(3)
-    assert store._db
-    store._db = cast(sqlite3.Connection, Faulty(store._db))
+    assert store._writer
+    store._writer = cast(sqlite3.Connection, Faulty(store._writer))
     assert await room.delete("username", "ada") == 2
     assert (room.order[3:], await room.page()) == ([-3, -1], [2])
     await room.engine.stop()
@@ -343,6 +344,142 @@ async def test_pruned_file_is_smaller(room: Recorder, tmp_path: Path) -> None:
     room.publish(*[draft("x" * 5000) for _ in range(500)])
     await room.until(delivered=500)
     await room.prune(490)
+    while await room.engine.tidy():
+        pass
     with contextlib.closing(sqlite3.connect(tmp_path / "chat.db")) as db:
         assert db.execute("PRAGMA freelist_count").fetchone()[0] < 20
     assert (tmp_path / "chat.db").stat().st_size < 500_000
+
+
+def store_of(room: Recorder) -> SQLiteStore:
+    assert isinstance(room.store.store, SQLiteStore)
+    return room.store.store
+
+
+def second_version(path: Path) -> int:
+    """A database as the second version of the schema had it, with two messages; the first page of the messages."""
+    insert = "INSERT INTO message (id, session, username, content, text, timestamp, nonce, role) VALUES "
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.executescript(sql.SCHEMA[0] + sql.SCHEMA[1])
+        db.execute(sql.NEW_ROOM, ("the-old-epoch", "a secret"))
+        db.execute(insert + "('one', 'session', 'ada', 'x', 'x', 1e9, 'n', 'visitor')")
+        db.execute(insert + "('two', 'session', 'ada', 'y', 'y', 1e9, NULL, 'visitor')")
+        db.execute("PRAGMA user_version = 2")
+        db.commit()
+        return first_page(db)
+
+
+def first_page(db: sqlite3.Connection) -> int:
+    page: int = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'message'").fetchone()[0]
+    return page
+
+
+async def test_database_of_the_second_version_gets_its_index_and_no_copy(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    before = second_version(path)
+    room = await opened(path)
+    assert [message.id for message in room.delivered] == ["one", "two"]
+    assert await room.find("id", "TWO", 1) == room.delivered[1:]
+    room.publish(draft("x", "n"), draft("z"))
+    await room.until(delivered=3, answered=1)
+    assert room.answers == room.delivered[:1]
+    await room.engine.stop()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (len(sql.SCHEMA),)
+        assert first_page(db) == before
+
+
+async def plan(room: Recorder, query: str) -> list[str]:
+    """How SQLite goes about it, whatever the parameters are."""
+    with contextlib.closing(sqlite3.connect(store_of(room)._path)) as db:
+        return [row[3] for row in db.execute("EXPLAIN QUERY PLAN " + query, [1] * query.count("?"))]
+
+
+async def test_message_is_found_by_the_index_of_ids(room: Recorder) -> None:
+    assert await plan(room, sql.FIND % "id") == [
+        "SEARCH message USING INDEX message_by_id (id=? AND rowid>? AND rowid<?)"
+    ]
+
+
+@pytest.mark.parametrize("by", ["username", "session"])
+async def test_search_without_an_index_goes_on_where_the_last_one_ended(room: Recorder, by: str) -> None:
+    assert await plan(room, sql.FIND % by) == ["SEARCH message USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]
+
+
+QUERIES = [sql.NEWEST, sql.PAGE, sql.DELETIONS, sql.DELETE, sql.FORGET, sql.DROP, sql.BY_NONCE % sql.PAIR]
+
+
+@pytest.mark.parametrize("query", QUERIES)
+async def test_no_other_statement_scans_all_messages(room: Recorder, query: str) -> None:
+    assert [step for step in await plan(room, query) if step.startswith("SCAN message")] == []
+
+
+@pytest.mark.parametrize("query", [sql.FIND % "id", sql.NEWEST, sql.PAGE, sql.DROP])
+async def test_limited_statement_does_not_sort(room: Recorder, query: str) -> None:
+    assert not any("B-TREE" in step for step in await plan(room, query))
+
+
+class Blocked:
+    """Keeps the searches of an engine waiting until `go_on` is set; `entered` says that one waits."""
+
+    def __init__(self, room: Recorder) -> None:
+        self.entered, self.go_on = threading.Event(), threading.Event()
+        reader = store_of(room)._reader
+        assert reader
+        reader.set_progress_handler(self._wait, 1)
+
+    def _wait(self) -> int:
+        self.entered.set()
+        return not self.go_on.wait(10)
+
+    async def search(self, room: Recorder) -> asyncio.Task[list[Message]]:
+        """One that waits."""
+        task = asyncio.create_task(room.find("username", "ada", 10))
+        assert await asyncio.to_thread(self.entered.wait, 10)
+        return task
+
+
+async def test_search_delays_no_message(room: Recorder) -> None:
+    room.publish(draft("one"))
+    await room.until(delivered=1)
+    blocked = Blocked(room)
+    search = await blocked.search(room)
+    room.publish(draft("two"))
+    await room.until(delivered=2)
+    assert not search.done()
+    blocked.go_on.set()
+    assert (await search)[-1].text == "one"
+
+
+async def test_pruned_text_leaves_the_log_when_a_search_has_ended(room: Recorder, tmp_path: Path) -> None:
+    log = tmp_path / "chat.db-wal"
+    room.publish(draft("Kq9-once-said"), draft("two"))
+    await room.until(delivered=2)
+    blocked = Blocked(room)
+    search = await blocked.search(room)
+    await room.prune(1)
+    assert b"Kq9-once-said" in log.read_bytes()
+    blocked.go_on.set()
+    await search
+    await room.engine.tidy()
+    assert b"Kq9-once-said" not in log.read_bytes()
+
+
+async def test_stop_ends_a_search(room: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(i) FROM n)"
+    monkeypatch.setattr(sql, "FIND", sql.FIND.replace("%s", f"{endless} AND %s"))
+    room.publish(draft("one"))
+    await room.until(delivered=1)
+    search = asyncio.create_task(room.find("id", room.delivered[0].id, 1))
+    await asyncio.sleep(0.02)
+    await room.engine.stop()
+    with pytest.raises(StoreError, match="interrupted"):
+        await search
+
+
+async def test_searches_can_change_nothing(room: Recorder) -> None:
+    reader = store_of(room)._reader
+    assert reader
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader.execute(sql.PROBE)

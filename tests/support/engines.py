@@ -59,6 +59,9 @@ class FaultyStore:
     def feed(self) -> AsyncIterator[Stored]:
         return self.store.feed()
 
+    async def tidy(self) -> bool:
+        return await self._pass(self.store.tidy)
+
     async def close(self) -> None:
         await self.store.close()
 
