@@ -12,8 +12,6 @@ from functools import lru_cache
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-MAX_BANS = 1000  # each change of the rules is written and read as a whole
-
 
 class Ban(BaseModel):
     """Keeps a user out, until then (Unix seconds, None for good). `reason` is the owner's own note.
