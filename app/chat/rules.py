@@ -25,9 +25,9 @@ class Ban(BaseModel):
     until: float | None = None
     reason: str | None = None
     session: str | None = None
-    address_hash: str | None = Field(
-        None, validation_alias=AliasChoices("address_hash", "mark"), serialization_alias="mark"
-    )  # "mark" is its name in stores since version 0.1.0
+    address_hash: str | None = Field(  # "mark" is its name in stores since version 0.1.0
+        default=None, validation_alias=AliasChoices("address_hash", "mark"), serialization_alias="mark"
+    )
 
     def holds(self) -> bool:
         """Whether the ban is not over yet."""
