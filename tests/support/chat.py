@@ -159,7 +159,7 @@ StartChat = Callable[..., Awaitable[RunningChat]]
 def settings_of(**changes: Any) -> Settings:
     """Settings for a store in memory, without the limits that the tests' clients would exceed."""
     unlimited = {name.lower(): int(value) for name, value in UNLIMITED.items()}
-    return Settings.model_validate({"engine_url": "memory://", "app_name": "Test", **unlimited, **changes})
+    return Settings.model_validate({"engine_url": "memory://", **unlimited, **changes})
 
 
 class Ruled:
