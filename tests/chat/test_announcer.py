@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Announced:
-    """An announcer, and visitors who hear it. `owner_came`: how often it said so."""
+    """An announcer, and visitors who get its frames. `owner_came`: how often it called `on_owner`."""
 
     def __init__(self) -> None:
         self.owner_came = 0

@@ -34,7 +34,7 @@ def shown(kept: History, since: object = None) -> tuple[bool, list[int], list[st
 
 @dataclass
 class Model:
-    """All that ever happened: what each client that has everything up to a seq must be told."""
+    """All that ever happened: what each client that has everything up to a seq must get."""
 
     seq: int = 0
     pruned: int = 0
@@ -44,7 +44,7 @@ class Model:
     def left(self, since: int) -> list[int]:
         return [seq for seq in range(max(since, self.pruned) + 1, self.seq + 1) if seq not in self.deleted]
 
-    def must_hear(self, since: int) -> set[str]:
+    def must_know(self, since: int) -> set[str]:
         """Seen, perhaps, and deleted when that was the newest message, or later."""
         return {deletion.id for deletion in self.deletions if deletion.seq <= since <= deletion.at}
 
@@ -72,7 +72,7 @@ def test_recovery_is_whole_or_it_is_none(happened: list[Any], limit: int, recove
             if recovered:
                 assert model.pruned <= since <= model.seq
                 assert seqs == left
-                assert set(hidden or ()) == model.must_hear(since)
+                assert set(hidden or ()) == model.must_know(since)
                 assert len(hidden or ()) == len(set(hidden or ()))
             else:
                 assert hidden is None

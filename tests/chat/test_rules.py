@@ -1,4 +1,4 @@
-"""The owner's rules as they are kept, and whom they keep out."""
+"""The owner's rules as they are stored, and the users that they keep out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chat in this process: a room on a store in memory, unless told otherwise, and the visitors in it."""
+"""A chat in this process: a room on a store in memory, unless a test names another one, and the visitors in it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Visitor:
 
     @property
     def counts(self) -> list[int]:
-        """The numbers of users that it was told."""
+        """The numbers of users that it was sent."""
         return [frame["data"]["count"] for frame in self.sender.of("user_count")]
 
 
@@ -143,9 +143,9 @@ class RunningChat:
         assert await self.engine.apply(Change(rules=rules.text(), old_rules=self.engine.rules))
 
     def reset(self, **changes: Any) -> None:
-        """Has the engine tell the room that the store is another one; the fields of Opened that stay are as at first.
+        """Resets the room, as the engine does: to another store, or with the same epoch because it missed something.
 
-        Other epochs make it another room, the same one a room that missed something.
+        `changes`: of the fields of Opened, which else are as at the start.
         """
         opened = self.opened._replace(**changes)
         engine = self.engine
