@@ -225,7 +225,6 @@ class Engine:
             _refuse(batch)
             return
         self._note(None)
-        metrics.messages.inc(sum(one.id == pending.draft.id for one, pending in zip(messages, batch, strict=False)))
         for message, (draft, _, answer) in zip(messages, batch, strict=False):  # batch is empty when it was refused
             if message.id != draft.id or message.deleted:
                 answer(message if message.deleted or message.text == draft.text else NonceReused())
@@ -251,7 +250,10 @@ class Engine:
             await self._delivered_up_to((max(message.seq for message in messages), 0), resets)
         # A stored draft that never came out of the feed was deleted by another worker before it could.
         undelivered = self._undelivered
-        return [deleted(one, one.id, one.seq) if one.id in undelivered else one for one in messages]
+        messages = [deleted(one, one.id, one.seq) if one.id in undelivered else one for one in messages]
+        pairs = zip(messages, drafts, strict=True)
+        metrics.messages.inc(sum(one.id == draft.id and not one.deleted for one, draft in pairs))
+        return messages
 
     def _overdue(self, batch: list[Pending], due: float) -> None:
         timeout = self._timing.store_timeout
