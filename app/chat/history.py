@@ -28,12 +28,7 @@ class History:
     """
 
     def __init__(
-        self,
-        keep: int,
-        limit: int,
-        recovery_limit: int,
-        frame_limit: int,
-        deletions_limit: int = DELETIONS_LIMIT,
+        self, keep: int, limit: int, recovery_limit: int, frame_limit: int, deletions_limit: int = DELETIONS_LIMIT
     ) -> None:
         self.seq = 0
         self._limit = limit

@@ -69,14 +69,8 @@ class Room:
         self.moderation = Moderation(settings, backend, self._credentials, timing)
         self.admission = Admission(settings, registry, self._credentials, self.moderation)
         self.admission.on_rules()
-        self.announcer = Announcer(
-            registry,
-            self._presence,
-            self.moderation,
-            settings.announce_limit,
-            timing.announce_delay,
-            notifications.clear,
-        )
+        limit, delay = settings.announce_limit, timing.announce_delay
+        self.announcer = Announcer(registry, self._presence, self.moderation, limit, delay, notifications.clear)
         self.turns = Turns()  # for messages that may be expensive to check
         self.draining = False
         self._owner_posts: dict[str, Answer] = {}  # of posts over HTTP that wait to be stored, by the draft's id

@@ -67,12 +67,10 @@ class Engine:
     """Stores drafts in groups, and delivers what the store's feed yields, in `seq` order.
 
     `batch_bytes`: the frames of one delivery together, so that they fit into what may wait for a client. `healthy`
-    tells whether the store took the last batch. `epoch`, `secret`, `seq`, `pruned` and `rules` hold from `open` on, as
-    Opened has them, and follow what was delivered.
+    tells whether the store took the last batch. `seq`, `pruned` and `rules` are those of Opened at first, and follow
+    what is delivered.
     """
 
-    epoch: str
-    secret: str
     seq: int
     pruned: int
     rules: str
@@ -332,7 +330,7 @@ class Engine:
             self._listener.on_outage()
 
     def _adopt(self, opened: Opened) -> None:
-        self.epoch, self.secret, self.seq, self.pruned, self.rules = opened[:5]
+        self.seq, self.pruned, self.rules = opened.seq, opened.pruned, opened.rules
         self._position = opened.position
 
     def _now(self) -> float:

@@ -36,7 +36,7 @@ async def test_newcomer_gets_history_session_and_user_count_first(start_chat: St
     assert ada.sender.frames[1]["data"] == {
         "username": "ada",
         "role": "visitor",
-        "epoch": chat.engine.epoch,
+        "epoch": chat.opened.epoch,
         "seq": 2,
         "heartbeat_interval": 1.0,
         "heartbeat_timeout": 2.0,
@@ -122,7 +122,7 @@ async def test_limits_are_the_settings(start_chat: StartChat) -> None:
 async def test_returning_client_gets_exactly_what_it_missed(start_chat: StartChat, since: int, missed: int) -> None:
     chat = await start_chat(history_limit=2)
     await chat.fill(10)
-    back = chat.join(epoch=chat.engine.epoch, since=since)
+    back = chat.join(epoch=chat.opened.epoch, since=since)
     assert (back.history["recovered"], back.history["hidden"]) == (True, [])
     assert back.seqs == list(range(10 - missed + 1, 11))
 
@@ -141,7 +141,7 @@ async def test_client_that_cannot_be_placed_gets_the_plain_history(
 ) -> None:
     chat = await start_chat(history_limit=2)
     await chat.fill(10)
-    back = chat.join(epoch=chat.engine.epoch if epoch == "right" else epoch, since=since)
+    back = chat.join(epoch=chat.opened.epoch if epoch == "right" else epoch, since=since)
     assert (back.history["recovered"], back.seqs) == (False, [9, 10])
     assert "hidden" not in back.history
 
@@ -165,23 +165,23 @@ async def test_recovery_is_whole_or_not_at_all(
 ) -> None:
     chat = await start_chat(history_limit=history_limit, recovery_limit=recovery_limit)
     await chat.fill(10)
-    back = chat.join(epoch=chat.engine.epoch, since=since)
+    back = chat.join(epoch=chat.opened.epoch, since=since)
     assert back.seqs == seqs
     assert back.history["recovered"] is (10 - since <= recovery_limit)
 
 
 async def test_empty_room_recovers_nothing_from_zero(start_chat: StartChat) -> None:
     chat = await start_chat()
-    back = chat.join(epoch=chat.engine.epoch, since="0")
+    back = chat.join(epoch=chat.opened.epoch, since="0")
     assert (back.history["recovered"], back.history["data"]) == (True, [])
-    assert chat.join(epoch=chat.engine.epoch, since="1").history["recovered"] is False
+    assert chat.join(epoch=chat.opened.epoch, since="1").history["recovered"] is False
 
 
 async def test_history_frame_is_at_most_half_the_send_buffer(start_chat: StartChat) -> None:
     chat = await start_chat(ws_send_buffer=65_536)
     await chat.fill(12, "&" * 1000)  # 6 kB each
     for since, recovered in ((0, False), (None, False), (8, True)):
-        back = chat.join("reader", epoch=chat.engine.epoch, since=since)
+        back = chat.join("reader", epoch=chat.opened.epoch, since=since)
         assert back.history["recovered"] is recovered
         assert back.sender.sizes[0] <= 32_768
         assert back.seqs == list(range(13 - len(back.seqs), 13))
@@ -355,7 +355,7 @@ async def test_nothing_is_lost_or_doubled_while_clients_come_and_go(
         while not last:
             last = written.is_set()
             since = str(seen[-1]) if seen else None
-            visit = chat.join(name, epoch=chat.engine.epoch, since=since)
+            visit = chat.join(name, epoch=chat.opened.epoch, since=since)
             assert visit.history["recovered"] is bool(seen)
             for _ in range(chance.choice([0, 2, 5, 20, 60])):
                 await asyncio.sleep(0)

@@ -148,8 +148,7 @@ class RunningChat:
         `changes`: of the fields of Opened, which else are as at the start.
         """
         opened = self.opened._replace(**changes)
-        engine = self.engine
-        engine.epoch, engine.secret, engine.seq, engine.pruned, engine.rules = opened[:5]
+        self.engine.seq, self.engine.pruned, self.engine.rules = opened.seq, opened.pruned, opened.rules
         self.room.on_reset(opened)
 
 
