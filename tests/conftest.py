@@ -12,13 +12,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.config import Settings
 from app.main import create_app
+from tests.support.chat import settings_of
 from tests.support.running import COMMANDS, RunningRedis, RunningServer
-from tests.support.running import UNLIMITED as VARIABLES
 
 Start = Callable[..., RunningServer]
-UNLIMITED = {name.lower(): int(value) for name, value in VARIABLES.items()}
 
 
 @pytest.fixture
@@ -32,8 +30,7 @@ def client() -> Iterator[Callable[..., TestClient]]:
     with ExitStack() as stack:
 
         def start(**changes: Any) -> TestClient:
-            settings = Settings.model_validate({"engine_url": "memory://", **UNLIMITED, **changes})
-            return stack.enter_context(TestClient(create_app(settings), raise_server_exceptions=False))
+            return stack.enter_context(TestClient(create_app(settings_of(**changes)), raise_server_exceptions=False))
 
         yield start
 

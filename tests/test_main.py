@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, MutableMapping
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +19,26 @@ from app import main
 from app.config import Settings
 from app.exceptions import StoreError
 from app.main import create_app
+from tests.support.running import ROOT
 
 NewClient = Callable[..., TestClient]
 
 
 async def lifespan(app: Starlette) -> list[dict[str, Any]]:
-    """Starts and stops the app as a server does; what it was told."""
-    told: list[dict[str, Any]] = []
+    """Starts and stops the app as a server does; what the app sent."""
+    sent: list[dict[str, Any]] = []
     event_queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     for event in ("startup", "shutdown"):
         event_queue.put_nowait({"type": f"lifespan.{event}"})
 
     async def send(message: MutableMapping[str, Any]) -> None:
-        told.append(dict(message))
+        sent.append(dict(message))
 
     try:
         await app({"type": "lifespan", "state": {}}, event_queue.get, send)
     except StoreError:
-        assert told[-1]["type"] == "lifespan.startup.failed"
-    return told
+        assert sent[-1]["type"] == "lifespan.startup.failed"
+    return sent
 
 
 @pytest.mark.anyio
@@ -42,8 +46,8 @@ async def test_app_starts_and_stops_and_leaves_no_task(tmp_path: Path) -> None:
     before = asyncio.all_tasks()
     app = create_app(Settings(engine_url=f"sqlite:///{tmp_path}/chat.db"))
     assert not (tmp_path / "chat.db").exists()
-    told = await lifespan(app)
-    assert [message["type"] for message in told] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    sent = await lifespan(app)
+    assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert asyncio.all_tasks() == before
 
 
@@ -51,18 +55,18 @@ async def test_app_starts_and_stops_and_leaves_no_task(tmp_path: Path) -> None:
 async def test_store_is_free_again_after_the_stop(tmp_path: Path) -> None:
     settings = Settings(engine_url=f"sqlite:///{tmp_path}/chat.db", shutdown_timeout=1, shutdown_spread=0)
     for _ in range(2):
-        told = await lifespan(create_app(settings))
-        assert told[0]["type"] == "lifespan.startup.complete"
+        sent = await lifespan(create_app(settings))
+        assert sent[0]["type"] == "lifespan.startup.complete"
 
 
 @pytest.mark.anyio
 async def test_start_that_fails_says_why_in_a_sentence(tmp_path: Path) -> None:
     before = asyncio.all_tasks()
     (tmp_path / "chat.db").write_bytes(b"My diary. " * 100)
-    (told,) = await lifespan(create_app(Settings(engine_url=f"sqlite:///{tmp_path}/chat.db")))
-    assert told["type"] == "lifespan.startup.failed"
-    assert "chat.db: file is not a database" in told["message"]
-    assert "Traceback" not in told["message"]
+    (failed,) = await lifespan(create_app(Settings(engine_url=f"sqlite:///{tmp_path}/chat.db")))
+    assert failed["type"] == "lifespan.startup.failed"
+    assert "chat.db: file is not a database" in failed["message"]
+    assert "Traceback" not in failed["message"]
     assert asyncio.all_tasks() == before
 
 
@@ -80,7 +84,7 @@ def test_history_outlives_the_app(client: NewClient, tmp_path: Path) -> None:
     assert (data["seq"], data["username"], data["content"]) == (1, "ada", "Hello")
 
 
-def test_two_apps_in_one_process_know_nothing_of_each_other(client: NewClient) -> None:
+def test_two_apps_in_one_process_share_nothing(client: NewClient) -> None:
     first, second = client(), client()
     with first.websocket_connect("/ws/chat?username=ada"):
         assert first.get("/api/stats").json()["active_users"] == 1
@@ -97,19 +101,45 @@ def test_everybody_is_pinged_and_the_silent_closed(client: NewClient) -> None:
         assert message["code"] == 4000
 
 
+@pytest.fixture
+def no_app() -> Iterator[None]:
+    """Nobody has asked for `app.main.app` before the test, and nothing is left of it afterwards."""
+    before = vars(main).pop("app", None)
+    yield
+    vars(main).pop("app", None)
+    if before:
+        vars(main)["app"] = before
+
+
 def test_bad_settings_stop_the_start_in_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    no_app: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PORT", "many")
     with pytest.raises(SystemExit) as ended:
-        main._from_environment()
+        _ = main.app
     assert ended.value.code == 3
     assert "PORT: 'many' is not allowed. Allowed: a whole number from 0 to 65535.\n" in capsys.readouterr().err
 
 
-def test_app_is_made_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_app_is_made_from_the_environment_when_it_is_first_asked_for(
+    no_app: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("APP_NAME", "Named")
-    assert main._from_environment().state.settings.app_name == "Named"
+    assert main.app.state.settings.app_name == "Named"
+    monkeypatch.setenv("APP_NAME", "Named later")
+    assert main.app.state.settings.app_name == "Named"
+
+
+def test_import_reads_no_settings() -> None:
+    """A program that imports the module for `create_app` needs no valid environment."""
+    program = "import sys; import app.main; sys.exit('app' in vars(app.main))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env={**os.environ, "PORT": "many"}, check=False)
+    assert done.returncode == 0
+
+
+def test_module_has_no_other_attributes() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'other'"):
+        _ = main.other
 
 
 def test_unknown_websocket_address_is_refused(client: NewClient) -> None:

@@ -16,7 +16,6 @@ from app.wire import frames
 from app.wire.prepared import PreparedFrames
 from app.wire.sender import Sender
 
-DELAY = 0.25  # seconds within which changes are announced together
 FAREWELL_STEP = 0.02  # seconds
 REMOVAL_STEP = 0.001  # seconds after which the event loop is given back; fan-outs may have a share of the same turn
 
@@ -24,7 +23,7 @@ REMOVAL_STEP = 0.001  # seconds after which the event loop is given back; fan-ou
 class Announcer:
     """Listens to the presence. Joins and leaves are announced up to `limit` users.
 
-    `on_owner` is called when the owner comes.
+    Changes within `delay` seconds are announced together. `on_owner` is called when the owner comes.
     """
 
     def __init__(
@@ -33,12 +32,14 @@ class Announcer:
         presence: Presence,
         moderation: Moderation,
         limit: int,
+        delay: float,
         on_owner: Callable[[], None] = lambda: None,
     ) -> None:
         self._registry = registry
         self._presence = presence
         self._moderation = moderation
         self._limit = limit
+        self._delay = delay
         self._on_owner = on_owner
         self._room = self.room()
         self._room_changed = False
@@ -75,15 +76,17 @@ class Announcer:
 
     def users_changed(self) -> None:
         """Called when the number of users has changed, or the owner came or left."""
-        room, before = self.room(), self._room
-        if room.owner_online and not before.owner_online:
-            self._on_owner()
-        self._room, self._room_changed = room, self._room_changed or room != before
         self._changed.set()
+        self.on_rules()
 
     def on_rules(self) -> None:
-        """Called when the owner's rules have changed."""
-        self.users_changed()
+        """Called when the owner's rules have changed. Announces nothing when the room looks as before."""
+        before, self._room = self._room, self.room()
+        if self._room != before:
+            self._room_changed = True
+            self._changed.set()
+        if self._room.owner_online and not before.owner_online:
+            self._on_owner()
 
     def evict(self, session: Session) -> None:
         """Closes the connections of a session whose name turned out to be another's, after an outage of the store."""
@@ -138,7 +141,7 @@ class Announcer:
         while True:
             metrics.users.set(self._presence.users)
             await self._changed.wait()
-            await asyncio.sleep(DELAY)
+            await asyncio.sleep(self._delay)
             self._changed.clear()
             news = [self.count_frame()]
             if self._room_changed:

@@ -27,11 +27,14 @@ class History:
     `frame_limit`: bytes that one history frame may have. `seq`: the newest message's, also when none is kept.
     """
 
-    def __init__(self, keep: int, limit: int, recovery_limit: int, frame_limit: int) -> None:
+    def __init__(
+        self, keep: int, limit: int, recovery_limit: int, frame_limit: int, deletions_limit: int = DELETIONS_LIMIT
+    ) -> None:
         self.seq = 0
         self._limit = limit
         self._recovery_limit = recovery_limit
         self._frame_limit = frame_limit
+        self._deletions_limit = deletions_limit
         self._keep = keep
         self._kept: deque[Kept] = deque()
         self._deletions: deque[Deletion] = deque()
@@ -63,12 +66,11 @@ class History:
     def delete(self, deletions: Sequence[Deletion]) -> None:
         """Removes messages, and remembers which for clients that come back."""
         ids = {deletion.id for deletion in deletions}
-        self.seq = max(
-            [self.seq, *(deletion.at for deletion in deletions)]
-        )  # one may be deleted before it could be added
+        # A message may be deleted before it could be added.
+        self.seq = max([self.seq, *(deletion.at for deletion in deletions)])
         self._kept = deque(kept for kept in self._kept if kept.id not in ids)
         self._deletions += deletions
-        while len(self._deletions) > DELETIONS_LIMIT:
+        while len(self._deletions) > self._deletions_limit:
             self._recoverable_from = max(self._recoverable_from, self._deletions.popleft().at + 1)
         while self._deletions and self._deletions[0].at < self._recoverable_from:
             self._deletions.popleft()

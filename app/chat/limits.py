@@ -17,10 +17,13 @@ class Buckets:
     A bucket belongs to its key, not to a connection, so that coming back does not refill it.
     """
 
-    def __init__(self, limit: int, window: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limit: int, window: float, clock: Callable[[], float] = time.monotonic, remembered: int = REMEMBERED
+    ) -> None:
         self._limit = limit
         self._window = window
         self._clock = clock
+        self._remembered = remembered
         self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()  # key: tokens taken, as of when; by time
 
     def wait(self, key: str) -> float:
@@ -35,7 +38,7 @@ class Buckets:
         if self._limit:
             self._set(key, self._taken(key) + 1)
             self.forget(FORGOTTEN_AT_ONCE)
-            if len(self._spent) > REMEMBERED:
+            if len(self._spent) > self._remembered:
                 self._spent.popitem(last=False)
 
     def give_back(self, key: str) -> None:

@@ -8,27 +8,25 @@ from collections.abc import Callable
 
 from app.chat.credentials import Credentials
 from app.chat.registry import Connection
-from app.chat.rules import MAX_BANS, Ban, BanIndex, Rules
+from app.chat.rules import Ban, BanIndex, Rules
+from app.chat.timing import Timing
 from app.config import Settings
 from app.engines import Backend
 from app.engines.store import By, Query
 from app.exceptions import InvalidRequest, StoreError
 from app.message import Change, Deletion, Message
 
-TRIES = 50  # to replace rules that other workers replace at the same time
-RETRY = 0.02  # seconds, in which this worker learns of the others' rules
-DELETE_STEP = 1000  # messages that are deleted at once
-DELETION_BYTES = 100  # of a frame that announces one
-DELETE_PAUSE = 0.1  # seconds between two steps, in which the clients may read
+DELETION_BYTES = 100  # of a frame that announces one deletion
 
 
 class Moderation:
     """The owner's decisions. Every coroutine raises StoreError when the store does not take it."""
 
-    def __init__(self, settings: Settings, backend: Backend, credentials: Credentials) -> None:
+    def __init__(self, settings: Settings, backend: Backend, credentials: Credentials, timing: Timing) -> None:
         self.credentials = credentials
+        self._timing = timing
         self._owner = settings.owner_username.lower()
-        self._delete_step = min(DELETE_STEP, settings.ws_send_buffer // 2 // DELETION_BYTES)
+        self._delete_step = min(timing.delete_step, settings.ws_send_buffer // 2 // DELETION_BYTES)
         self._engine, self._presence, _ = backend
         self._bans = BanIndex(self.rules.bans)
 
@@ -76,8 +74,8 @@ class Moderation:
 
         def edit(rules: Rules) -> Rules:
             bans = {**rules.bans, username.lower(): ban}
-            if sum(other.holds() for other in bans.values()) > MAX_BANS:
-                raise InvalidRequest(None, f"There are {MAX_BANS} bans already. Lift some first.")
+            if sum(other.holds() for other in bans.values()) > self._timing.max_bans:
+                raise InvalidRequest(None, f"There are {self._timing.max_bans} bans already. Lift some first.")
             return rules.model_copy(update={"bans": bans})
 
         await self._replace_rules(edit)
@@ -118,7 +116,7 @@ class Moderation:
             if by == "id" or len(found) < step:
                 break
             query = query._replace(before=found[-1].seq)
-            await asyncio.sleep(DELETE_PAUSE)
+            await asyncio.sleep(self._timing.delete_pause)
         return count
 
     async def _last_session(self, username: str) -> str | None:
@@ -127,10 +125,10 @@ class Moderation:
         return newest[0].session if newest else None
 
     async def _replace_rules(self, edit: Callable[[Rules], Rules]) -> None:
-        for _ in range(TRIES):
+        for _ in range(self._timing.rules_tries):
             old = self._engine.rules
             new = edit(Rules.parse(old)).text()
             if new == old or await self._engine.apply(Change(rules=new, old_rules=old)):
                 return
-            await asyncio.sleep(RETRY)
+            await asyncio.sleep(self._timing.rules_retry)
         raise StoreError("others change the rules at the same time")

@@ -25,9 +25,9 @@ YIELD_AFTER = 0.004  # seconds of fan-out after which the event loop is given ba
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """One WebSocket. `heard` is when its client last sent anything, on the registry's clock.
+    """One WebSocket. `last_seen` is when its client last sent anything, on the registry's clock.
 
-    `mark` stands for its address in bans (see Admission.mark); None until it is first needed.
+    `address_hash` stands for its address in bans (see Credentials.address_hash); None until it is first needed.
     """
 
     session: Session
@@ -45,11 +45,16 @@ class ConnectionRegistry:
     """
 
     def __init__(
-        self, max_connections: int, max_per_address: int = 0, clock: Callable[[], float] = time.monotonic
+        self,
+        max_connections: int,
+        max_per_address: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        yield_after: float = YIELD_AFTER,
     ) -> None:
         self.clock = clock
         self._max_connections = max_connections
         self._max_per_address = max_per_address
+        self._yield_after = yield_after
         self._slots: set[Connection] = set()
         self._addresses: Counter[str] = Counter()
         self._senders: dict[Connection, Sender] = {}
@@ -115,7 +120,7 @@ class ConnectionRegistry:
         for first in range(0, len(senders), 64):
             for sender in senders[first : first + 64]:
                 sender.write(prepared)
-            if (passed := self.clock() - began) > YIELD_AFTER:
+            if (passed := self.clock() - began) > self._yield_after:
                 spent += passed
                 yield
                 began = self.clock()

@@ -18,6 +18,7 @@ from app.chat.drafts import make_draft
 from app.chat.history import History
 from app.chat.moderation import Moderation
 from app.chat.registry import Connection, ConnectionRegistry
+from app.chat.timing import Timing
 from app.chat.turns import Turns
 from app.config import Settings
 from app.engines import Backend
@@ -29,8 +30,6 @@ from app.message import Change, Draft, Message
 from app.wire import client_frames, frames
 from app.wire.prepared import PreparedFrames
 from app.wire.sender import Sender
-
-POST_TIMEOUT = 10.0  # seconds; the engine's own ends before, unless the room is another one now
 
 logger = logging.getLogger(__name__)
 
@@ -58,19 +57,20 @@ class Room:
         backend: Backend,
         opened: Opened,
         notifications: Notifications,
+        timing: Timing | None = None,
     ) -> None:
         self._settings = settings
+        self._timing = timing = timing or Timing()
         self._registry = registry
         self._engine, self._presence, _ = backend
         self._notifications = notifications
         self._blocklist = Blocklist(settings.blocked_words)
         self._credentials = Credentials(settings, opened.secret)
-        self.moderation = Moderation(settings, backend, self._credentials)
+        self.moderation = Moderation(settings, backend, self._credentials, timing)
         self.admission = Admission(settings, registry, self._credentials, self.moderation)
         self.admission.on_rules()
-        self.announcer = Announcer(
-            registry, self._presence, self.moderation, settings.announce_limit, notifications.clear
-        )
+        limit, delay = settings.announce_limit, timing.announce_delay
+        self.announcer = Announcer(registry, self._presence, self.moderation, limit, delay, notifications.clear)
         self.turns = Turns()  # for messages that may be expensive to check
         self.draining = False
         self._owner_posts: dict[str, Answer] = {}  # of posts over HTTP that wait to be stored, by the draft's id
@@ -178,7 +178,7 @@ class Room:
         self._owner_posts[draft.id] = answer = partial(_settle, answered)
         try:
             self._publish(draft, answer)
-            message = await asyncio.wait_for(answered, POST_TIMEOUT)
+            message = await asyncio.wait_for(answered, self._timing.post_timeout)
         except TimeoutError:
             raise Unavailable from None
         finally:

@@ -12,8 +12,6 @@ from functools import lru_cache
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-MAX_BANS = 1000  # each change of the rules is written and read as a whole
-
 
 class Ban(BaseModel):
     """Keeps a user out, until then (Unix seconds, None for good). `reason` is the owner's own note.
@@ -27,9 +25,9 @@ class Ban(BaseModel):
     until: float | None = None
     reason: str | None = None
     session: str | None = None
-    address_hash: str | None = Field(
-        None, validation_alias=AliasChoices("address_hash", "mark"), serialization_alias="mark"
-    )  # "mark" is its name in stores since version 0.1.0
+    address_hash: str | None = Field(  # "mark" is its name in stores since version 0.1.0
+        default=None, validation_alias=AliasChoices("address_hash", "mark"), serialization_alias="mark"
+    )
 
     def holds(self) -> bool:
         """Whether the ban is not over yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from weakref import WeakValueDictionary
 
 SHARE = 2  # of so many seconds, expensive work may have one
@@ -18,8 +18,13 @@ class Turns:
     One key (an address, say) has one turn at a time, so however much one asks for, another's is next.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._clock = clock
+        self._sleep = sleep
         self._even = clock()  # when the work will have had no more than its share
         self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._next = asyncio.Lock()
@@ -30,7 +35,7 @@ class Turns:
         queue = self._queues.setdefault(key, asyncio.Lock())
         async with queue, self._next:
             if (ahead := self._even - self._clock()) > BURST:
-                await asyncio.sleep(ahead)
+                await self._sleep(ahead)
             began = self._clock()
             try:
                 yield

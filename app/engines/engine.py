@@ -68,12 +68,10 @@ class Engine:
     """Stores drafts in groups, and delivers what the store's feed yields, in `seq` order.
 
     `batch_bytes`: the frames of one delivery together, so that they fit into what may wait for a client. `healthy`
-    tells whether the store took the last batch. `epoch`, `secret`, `seq`, `pruned` and `rules` hold from `open` on, as
-    Opened has them, and follow what was delivered.
+    tells whether the store took the last batch. `seq`, `pruned` and `rules` are those of Opened at first, and follow
+    what is delivered.
     """
 
-    epoch: str
-    secret: str
     seq: int
     pruned: int
     rules: str
@@ -228,7 +226,6 @@ class Engine:
             _refuse(batch)
             return
         self._note(None)
-        metrics.messages.inc(sum(one.id == pending.draft.id for one, pending in zip(messages, batch, strict=False)))
         for message, (draft, _, answer) in zip(messages, batch, strict=False):  # batch is empty when it was refused
             if message.id != draft.id or message.deleted:
                 answer(message if message.deleted or message.text == draft.text else NonceReused())
@@ -254,7 +251,10 @@ class Engine:
             await self._delivered_up_to((max(message.seq for message in messages), 0), resets)
         # A stored draft that never came out of the feed was deleted by another worker before it could.
         undelivered = self._undelivered
-        return [deleted(one, one.id, one.seq) if one.id in undelivered else one for one in messages]
+        messages = [deleted(one, one.id, one.seq) if one.id in undelivered else one for one in messages]
+        pairs = zip(messages, drafts, strict=True)
+        metrics.messages.inc(sum(one.id == draft.id and not one.deleted for one, draft in pairs))
+        return messages
 
     def _overdue(self, batch: list[Pending], due: float) -> None:
         timeout = self._timing.store_timeout
@@ -337,7 +337,7 @@ class Engine:
             self._listener.on_outage()
 
     def _adopt(self, opened: Opened) -> None:
-        self.epoch, self.secret, self.seq, self.pruned, self.rules = opened[:5]
+        self.seq, self.pruned, self.rules = opened.seq, opened.pruned, opened.rules
         self._position = opened.position
 
     def _now(self) -> float:

@@ -31,7 +31,8 @@ class MemoryStore:
         name = f"portfolio-chat-{os.getuid()}-{os.getppid()}.lock"
         self._lock = Lock(Path(tempfile.gettempdir()) / name, lock_timeout)
         self._messages: dict[int, Message] = {}  # by seq; without those that are deleted or pruned
-        self._by_nonce: dict[tuple[str, str], tuple[Message, float]] = {}  # and when it was stored
+        # Seq and id of the message with a session and nonce, and when it was stored; in this order.
+        self._by_nonce: dict[tuple[str, str], tuple[int, str, float]] = {}
         self._seq = self._pruned = self._changes = 0
         self._rules = ""
         self._feed: asyncio.Queue[Stored] = asyncio.Queue()
@@ -53,13 +54,13 @@ class MemoryStore:
         return messages
 
     def _add(self, draft: Draft) -> Message:
-        known = self._by_nonce.get((draft.session, draft.nonce or ""))
-        if known:
-            return self._messages.get(known[0].seq) or deleted(draft, known[0].id, known[0].seq)
+        if known := self._by_nonce.get((draft.session, draft.nonce or "")):
+            seq, message_id, _ = known
+            return self._messages.get(seq) or deleted(draft, message_id, seq)
         self._seq += 1
         self._messages[self._seq] = message = stored(draft, self._seq)
         if draft.nonce:
-            self._by_nonce[draft.session, draft.nonce] = message, time.monotonic()
+            self._by_nonce[draft.session, draft.nonce] = self._seq, draft.id, time.monotonic()
         return message
 
     async def apply(self, change: Change) -> Change | None:
@@ -97,7 +98,7 @@ class MemoryStore:
 
     async def tidy(self) -> bool:
         horizon = time.monotonic() - NONCE_LIFETIME
-        for key in [key for key, (_, since) in self._by_nonce.items() if since < horizon]:
+        for key in list(itertools.takewhile(lambda key: self._by_nonce[key][2] < horizon, self._by_nonce)):
             del self._by_nonce[key]
         return False
 

@@ -15,10 +15,18 @@ from typing import Literal, Protocol
 
 from app.exceptions import UsernameTaken
 
-HOLD = 60.0  # seconds that a name is held after its user left, when the user can prove to be the same
-LEAVE_DELAY = 5.0  # seconds in which a session may come back without having left
-
 Event = Literal["user_joined", "user_left"]
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceTiming:
+    """How long everything takes, in seconds."""
+
+    leave_delay: float = 5.0  # within which a session may come back without having left
+    hold: float = 60.0  # for which a name is held after its user left, when the user can prove to be the same
+
+
+DEFAULT_TIMING = PresenceTiming()
 
 
 @dataclass(slots=True, eq=False)
@@ -63,7 +71,13 @@ class Listener(Protocol):
 class LocalPresence:
     """The sessions of this process. `owner`: the owner's username. `clock` is monotonic seconds."""
 
-    def __init__(self, owner: str = "owner", clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        owner: str = "owner",
+        clock: Callable[[], float] = time.monotonic,
+        timing: PresenceTiming = DEFAULT_TIMING,
+    ) -> None:
+        self._timing = timing
         self.users = 0  # usernames connected now
         self.owner_online = False
         self._owner = owner.lower()
@@ -119,8 +133,10 @@ class LocalPresence:
         if session.connections:
             return
         self._count(session, -1)
-        session.held_until = self._clock() + (HOLD if session.supports_tokens else 0.0)
-        self._leaving[session] = asyncio.get_running_loop().call_later(LEAVE_DELAY, self._leave_now, session)
+        session.held_until = self._clock() + (self._timing.hold if session.supports_tokens else 0.0)
+        self._leaving[session] = asyncio.get_running_loop().call_later(
+            self._timing.leave_delay, self._leave_now, session
+        )
 
     def _count(self, session: Session, change: int) -> None:
         self.users += change

@@ -29,7 +29,7 @@ class Pinged(FakeSender):
         self.pings: list[float] = []
         self.ended: float | None = None
 
-    def write(self, batch: object) -> None:
+    def write(self, prepared: object) -> None:
         self.pings.append(round(self.clock.now - 1000, 3))
 
     def close(self, code: CloseCode) -> None:
@@ -37,7 +37,7 @@ class Pinged(FakeSender):
             self.code, self.ended = code, round(self.clock.now - 1000, 3)
 
 
-class Room:
+class Beating:
     """One silent client and one that answers every beat, and a clock that sleeping moves."""
 
     def __init__(self) -> None:
@@ -68,71 +68,71 @@ class Room:
 
 
 @pytest.fixture
-def room() -> Room:
-    return Room()
+def beating() -> Beating:
+    return Beating()
 
 
 @pytest.mark.parametrize(
     ("interval", "timeout"), [(30.0, 60.0), (10.0, 100.0), (1.0, 60.0), (20.0, 60.0), (30.0, 45.0)]
 )
-async def test_everybody_is_pinged_each_interval(room: Room, interval: float, timeout: float) -> None:
-    await room.beat(interval, timeout, until=3 * interval)
-    assert room.talkative.pings == pytest.approx([interval, 2 * interval, 3 * interval], abs=0.01)
+async def test_everybody_is_pinged_each_interval(beating: Beating, interval: float, timeout: float) -> None:
+    await beating.beat(interval, timeout, until=3 * interval)
+    assert beating.talkative.pings == pytest.approx([interval, 2 * interval, 3 * interval], abs=0.01)
 
 
 @pytest.mark.parametrize(("interval", "timeout"), [(30.0, 60.0), (10.0, 100.0), (1.0, 60.0), (20.0, 60.0)])
 async def test_silent_client_is_closed_at_its_timeout_and_the_talkative_kept(
-    room: Room, interval: float, timeout: float
+    beating: Beating, interval: float, timeout: float
 ) -> None:
-    await room.beat(interval, timeout, until=2 * timeout)
-    assert room.silent.code is CloseCode.SILENT
-    assert room.silent.ended is not None
-    assert timeout <= room.silent.ended <= timeout * 1.11
-    assert room.talkative.code is None
+    await beating.beat(interval, timeout, until=2 * timeout)
+    assert beating.silent.code is CloseCode.SILENT
+    assert beating.silent.ended is not None
+    assert timeout <= beating.silent.ended <= timeout * 1.11
+    assert beating.talkative.code is None
 
 
-async def test_client_that_falls_silent_later_is_closed_counted_from_then(room: Room) -> None:
-    late, sender = room.join("late")
+async def test_client_that_falls_silent_later_is_closed_counted_from_then(beating: Beating) -> None:
+    late, sender = beating.join("late")
     late.last_seen = 1000 + 45
-    await room.beat(30, 60, until=200)
+    await beating.beat(30, 60, until=200)
     assert sender.ended is not None
     assert 105 <= sender.ended <= 112
 
 
 async def test_stall_gives_everybody_an_interval_before_anyone_is_closed(
-    room: Room, caplog: pytest.LogCaptureFixture
+    beating: Beating, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A laptop that slept for an hour: the silent get 30 s from then on, and not a minute."""
     with caplog.at_level(logging.WARNING, "app"):
-        await room.beat(30, 60, until=3700, stall=lambda second: 3600 if round(second) == 12 else 0)
-    assert room.silent.ended is not None
-    assert 3618 + 30 <= room.silent.ended <= 3618 + 37
-    assert room.talkative.code is None
+        await beating.beat(30, 60, until=3700, stall=lambda second: 3600 if round(second) == 12 else 0)
+    assert beating.silent.ended is not None
+    assert 3618 + 30 <= beating.silent.ended <= 3618 + 37
+    assert beating.talkative.code is None
     assert len(caplog.records) == 1
 
 
-async def test_stall_does_not_shorten_what_a_client_had(room: Room) -> None:
-    """Who was heard right before a short stall keeps its time."""
-    late, sender = room.join("late")
+async def test_stall_does_not_shorten_what_a_client_had(beating: Beating) -> None:
+    """A client that was heard right before a short stall keeps its time."""
+    late, sender = beating.join("late")
     late.last_seen = 1000 + 12
-    await room.beat(5, 60, until=200, stall=lambda second: 10 if round(second) == 10 else 0)
+    await beating.beat(5, 60, until=200, stall=lambda second: 10 if round(second) == 10 else 0)
     assert sender.ended is not None
     assert sender.ended > 72
 
 
-async def test_short_delays_are_no_stall(room: Room, caplog: pytest.LogCaptureFixture) -> None:
-    await room.beat(30, 60, until=100, stall=lambda _: 1.0)
-    assert room.silent.ended is not None
-    assert room.silent.ended <= 68
+async def test_short_delays_are_no_stall(beating: Beating, caplog: pytest.LogCaptureFixture) -> None:
+    await beating.beat(30, 60, until=100, stall=lambda _: 1.0)
+    assert beating.silent.ended is not None
+    assert beating.silent.ended <= 68
     assert not caplog.records
 
 
-async def test_heartbeat_ends_when_cancelled(room: Room) -> None:
-    beating = asyncio.create_task(Heartbeat(room.registry, 30, 60).run())
+async def test_heartbeat_ends_when_cancelled(beating: Beating) -> None:
+    task = asyncio.create_task(Heartbeat(beating.registry, 30, 60).run())
     await asyncio.sleep(0)
-    beating.cancel()
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await beating
+        await task
 
 
 async def test_other_work_is_called_at_each_beat() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from app.chat import limits
 from app.chat.limits import Buckets, Window
 from tests.support.fakes import Clock
 
@@ -74,9 +73,8 @@ def test_no_limit_remembers_nobody(clock: Clock) -> None:
     assert not buckets._spent
 
 
-def test_memory_is_bounded_and_the_longest_quiet_is_forgotten(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "REMEMBERED", 2)
-    buckets = Buckets(1, 1000.0, clock)
+def test_memory_is_bounded_and_the_longest_quiet_is_forgotten(clock: Clock) -> None:
+    buckets = Buckets(1, 1000.0, clock, remembered=2)
     for key in ("ada", "bob", "eve"):
         spend(buckets, key, 1)
     assert len(buckets._spent) == 2

@@ -12,10 +12,10 @@ from app.exceptions import ServerFull, TooManyConnections
 from app.wire.prepared import PreparedFrames
 from tests.support.fakes import Clock, FakeSender, add
 
-BATCH = PreparedFrames([b'{"type":"ping"}'])
+PREPARED = PreparedFrames([b'{"type":"ping"}'])
 
 
-class SlowOutbox(FakeSender):
+class SlowSender(FakeSender):
     """Takes time to be written to, and does something meanwhile."""
 
     def __init__(self, clock: Clock, seconds: float, meanwhile: Callable[[], object] = lambda: None) -> None:
@@ -43,7 +43,7 @@ def registry(clock: Clock) -> ConnectionRegistry:
 def fill(registry: ConnectionRegistry, count: int, clock: Clock, seconds: float = 0.0) -> list[FakeSender]:
     senders: list[FakeSender] = []
     for number in range(count):
-        senders.append(SlowOutbox(clock, seconds))
+        senders.append(SlowSender(clock, seconds))
         registry.open(add(registry, f"user{number}"), senders[-1])
     return senders
 
@@ -57,7 +57,7 @@ def test_capacity_is_exact(registry: ConnectionRegistry) -> None:
 
 
 @pytest.mark.parametrize("opened", [True, False])
-def test_slot_is_given_back_exactly_once(registry: ConnectionRegistry, opened: bool) -> None:
+def test_slot_is_freed_exactly_once(registry: ConnectionRegistry, opened: bool) -> None:
     stays, goes = add(registry, "ada"), add(registry, "ada")
     if opened:
         registry.open(goes, FakeSender())
@@ -77,7 +77,7 @@ def test_broadcast_reaches_all_that_are_open(registry: ConnectionRegistry) -> No
     senders = [FakeSender(), FakeSender()]
     for connection, sender in zip(connections, senders, strict=False):
         registry.open(connection, sender)
-    assert list(registry.broadcast(BATCH)) == []
+    assert list(registry.broadcast(PREPARED)) == []
     assert [len(sender.frames) for sender in senders] == [1, 1]
 
 
@@ -85,7 +85,7 @@ def test_newcomer_in_the_middle_of_a_broadcast_is_not_written_to(clock: Clock) -
     registry = ConnectionRegistry(1000, clock=clock)
     fill(registry, 64, clock, seconds=1.0)
     late = FakeSender()
-    for _ in registry.broadcast(BATCH):
+    for _ in registry.broadcast(PREPARED):
         registry.open(add(registry, "late"), late)
     assert late.frames == []
     assert len(registry) == 65
@@ -94,7 +94,7 @@ def test_newcomer_in_the_middle_of_a_broadcast_is_not_written_to(clock: Clock) -
 def test_leaver_in_the_middle_of_a_broadcast_disturbs_nobody(clock: Clock) -> None:
     registry = ConnectionRegistry(1000, clock=clock)
     senders = fill(registry, 100, clock, seconds=1.0)
-    for _ in registry.broadcast(BATCH):
+    for _ in registry.broadcast(PREPARED):
         for connection, _sender in registry.senders()[::2]:
             registry.remove(connection)
     assert all(sender.frames for sender in senders[1::2])
@@ -105,9 +105,9 @@ def test_leaver_while_another_is_written_to_disturbs_nobody(clock: Clock) -> Non
     senders: list[FakeSender] = []
     for name in ("ada", "bob", "eve"):
         connection = add(registry, name)
-        senders.append(SlowOutbox(clock, 0, lambda gone=connection: registry.remove(gone)))  # type: ignore[misc] # no type for a default
+        senders.append(SlowSender(clock, 0, lambda leaver=connection: registry.remove(leaver)))  # type: ignore[misc] # no type for a default
         registry.open(connection, senders[-1])
-    list(registry.broadcast(BATCH))
+    list(registry.broadcast(PREPARED))
     assert [len(sender.frames) for sender in senders] == [1, 1, 1]
     assert len(registry) == 0
 
@@ -116,14 +116,14 @@ def test_leaver_while_another_is_written_to_disturbs_nobody(clock: Clock) -> Non
 def test_slow_fan_out_gives_the_event_loop_its_turn(clock: Clock, seconds: float, turns: int) -> None:
     registry = ConnectionRegistry(1000, clock=clock)
     fill(registry, 200, clock, seconds)
-    assert len(list(registry.broadcast(BATCH))) == turns
+    assert len(list(registry.broadcast(PREPARED))) == turns
 
 
 def test_time_between_turns_does_not_count(clock: Clock) -> None:
     registry = ConnectionRegistry(1000, clock=clock)
     fill(registry, 256, clock, seconds=0.00003)  # 64 take 2 ms, and a turn is due after 4
     turns = 0
-    for _ in registry.broadcast(BATCH):
+    for _ in registry.broadcast(PREPARED):
         turns += 1
         clock.now += 60
     assert turns == 1

@@ -5,130 +5,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.chat import announcer
-from app.chat import registry as registry_module
-from app.chat import room as chat_module
 from app.chat.credentials import Handshake
-from app.chat.registry import Connection, ConnectionRegistry
-from app.chat.room import Chat
+from app.chat.timing import Timing
 from app.config import Settings
-from app.engines import open_engine
-from app.engines import presence as presence_module
-from app.engines.presence import LocalPresence
+from app.engines.presence import PresenceTiming
 from app.exceptions import ChatError, CloseCode, InvalidUsername, MessageTooLong, Unavailable
 from app.log import LineFormatter
-from app.wire.client_frames import Post
+from app.message import Deletion, Message
 from app.wire.sender import QueueSender
-from tests.conftest import UNLIMITED
-from tests.support.fakes import FakeSender, at_once
+from tests.support.chat import AT_ONCE, StartChat, settle
+from tests.support.fakes import at_once
 from tests.support.running import until
 
 pytestmark = pytest.mark.anyio
 
 
-class Member:
-    """One client in the room."""
-
-    def __init__(self, chat: Chat, name: str, address: str, epoch: str | None, since: str | None) -> None:
-        self.chat = chat
-        self.sender = FakeSender()
-        self.connection: Connection = at_once(chat.admit(Handshake(name, address, None)))
-        chat.join(self.connection, self.sender, epoch, since)
-
-    def say(self, text: str, nonce: str | None = None) -> None:
-        self.chat.post(self.connection, self.sender, Post(type="message", content=text, nonce=nonce))
-
-    async def leave(self) -> None:
-        self.chat.leave(self.connection)
-        await self.sender.release()
-
-    @property
-    def history(self) -> dict[str, Any]:
-        return self.sender.frames[0]
-
-    @property
-    def seqs(self) -> list[int]:
-        """What it knows: the history first, then what came live."""
-        return [data["seq"] for data in self.history["data"]] + [
-            frame["data"]["seq"] for frame in self.sender.of("message")
-        ]
-
-    @property
-    def events(self) -> list[tuple[str, str]]:
-        return [(frame["data"]["event"], frame["data"]["user"]) for frame in self.sender.of("system")]
-
-    @property
-    def counts(self) -> list[int]:
-        return [frame["data"]["count"] for frame in self.sender.of("user_count")]
-
-
-class Room:
-    """A chat with its members."""
-
-    def __init__(self, **changes: Any) -> None:
-        settings = Settings.model_validate({"engine_url": "memory://", "app_name": "Test", **UNLIMITED, **changes})
-        self.registry = ConnectionRegistry(settings.ws_max_connections)
-        self.engine = open_engine(settings)
-        self.chat = Chat(settings, self.registry, LocalPresence(), self.engine)
-
-    def join(self, name: str = "ada", address: str = "a", epoch: str | None = None, since: str | None = None) -> Member:
-        return Member(self.chat, name, address, epoch, since)
-
-    async def fill(self, count: int, text: str = "Hello") -> None:
-        writer = self.join("writer")
-        for _ in range(count):
-            writer.say(text)
-        await writer.sender.until("message", count)
-        await writer.leave()
-
-
-Open = Callable[..., Awaitable[Room]]
-
-
-@pytest.fixture
-async def room() -> AsyncIterator[Open]:
-    rooms: list[Room] = []
-
-    async def opened(**changes: Any) -> Room:
-        rooms.append(Room(**changes))
-        await rooms[-1].chat.start()
-        return rooms[-1]
-
-    yield opened
-    for opened_room in rooms:
-        await opened_room.chat.stop()
-    assert not [task for task in asyncio.all_tasks() if task.get_name() in ("announcer", "engine writer")]
-
-
-@pytest.fixture
-def leave_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who leaves has left, and who is counted is told, at the event loop's next turn."""
-    monkeypatch.setattr(presence_module, "LEAVE_DELAY", 0)
-    monkeypatch.setattr(announcer, "DELAY", 0)
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-async def test_newcomer_gets_history_session_and_user_count_first(room: Open) -> None:
-    here = await room(ws_heartbeat_interval=1, ws_heartbeat_timeout=2, max_message_length=77)
-    await here.fill(2)
-    ada = here.join("ada")
+async def test_newcomer_gets_history_session_and_user_count_first(start_chat: StartChat) -> None:
+    chat = await start_chat(ws_heartbeat_interval=1, ws_heartbeat_timeout=2, max_message_length=77)
+    await chat.fill(2)
+    ada = chat.join("ada")
     assert [frame["type"] for frame in ada.sender.frames] == ["history", "session", "user_count"]
     assert (ada.history["recovered"], ada.seqs) == (False, [1, 2])
     assert ada.sender.frames[1]["data"].pop("token").startswith("s1.ada.")
     assert ada.sender.frames[1]["data"] == {
         "username": "ada",
         "role": "visitor",
-        "epoch": here.engine.epoch,
+        "epoch": chat.opened.epoch,
         "seq": 2,
         "heartbeat_interval": 1.0,
         "heartbeat_timeout": 2.0,
@@ -140,29 +48,29 @@ async def test_newcomer_gets_history_session_and_user_count_first(room: Open) ->
     assert ada.counts == [1]
 
 
-async def test_message_comes_to_everyone_the_sender_included(room: Open) -> None:
-    here = await room()
-    ada, bob = here.join("ada"), here.join("bob")
-    ada.say("a < b", nonce="n-1")
+async def test_message_comes_to_everyone_the_sender_included(start_chat: StartChat) -> None:
+    chat = await start_chat()
+    ada, bob = chat.join("ada"), chat.join("bob")
+    ada.post("a < b", nonce="n-1")
     assert bob.sender.of("message") == []  # not before it is stored
-    (told,) = await bob.sender.until("message")
-    assert ada.sender.of("message") == [told]
-    data = told["data"]
+    (sent,) = await bob.sender.until("message")
+    assert ada.sender.of("message") == [sent]
+    data = sent["data"]
     assert (data["seq"], data["username"], data["content"], data["text"]) == (1, "ada", "a &lt; b", "a < b")
     assert (data["nonce"], set(data)) == (
         "n-1",
         {"id", "seq", "username", "content", "text", "timestamp", "nonce"},
     )
-    assert here.join("eve").history["data"] == [data]
-    assert here.chat.total == 1
+    assert chat.join("eve").history["data"] == [data]
+    assert chat.room.total == 1
 
 
-async def test_message_sent_again_is_answered_to_its_sender_alone(room: Open) -> None:
-    here = await room()
-    ada, bob = here.join("ada"), here.join("bob")
-    ada.say("Hello", nonce="n-1")
-    ada.say("Hello", nonce="n-1")
-    ada.say("Other", nonce="n-1")
+async def test_message_sent_again_is_answered_to_its_sender_alone(start_chat: StartChat) -> None:
+    chat = await start_chat()
+    ada, bob = chat.join("ada"), chat.join("bob")
+    ada.post("Hello", nonce="n-1")
+    ada.post("Hello", nonce="n-1")
+    ada.post("Other", nonce="n-1")
     first, again = await ada.sender.until("message", 2)
     (refusal,) = await ada.sender.until("error")
     assert again == first
@@ -171,39 +79,39 @@ async def test_message_sent_again_is_answered_to_its_sender_alone(room: Open) ->
     assert bob.sender.of("error") == []
 
 
-async def test_returning_session_keeps_its_nonces(room: Open) -> None:
-    here = await room()
-    ada = here.join("ada")
-    ada.say("Hello", nonce="n-1")
+async def test_returning_session_keeps_its_nonces(start_chat: StartChat) -> None:
+    chat = await start_chat()
+    ada = chat.join("ada")
+    ada.post("Hello", nonce="n-1")
     await ada.sender.until("message")
     await ada.leave()
-    back = here.join("ada")
-    back.say("Hello", nonce="n-1")
+    back = chat.join("ada")
+    back.post("Hello", nonce="n-1")
     await back.sender.until("message")
-    assert here.chat.total == 1
+    assert chat.room.total == 1
 
 
 @pytest.mark.parametrize("text", ["x" * 1001, "", "\u200b", "<script>"])
-async def test_refused_text_is_not_stored(room: Open, text: str) -> None:
-    here = await room()
-    ada = here.join()
+async def test_refused_text_is_not_stored(start_chat: StartChat, text: str) -> None:
+    chat = await start_chat()
+    ada = chat.join()
     with pytest.raises(ChatError):
-        ada.say(text)
-    ada.say("x" * 1000)
+        ada.post(text)
+    ada.post("x" * 1000)
     assert (await ada.sender.until("message"))[0]["data"]["seq"] == 1
 
 
-async def test_limits_are_the_settings(room: Open) -> None:
-    here = await room(max_message_length=3, max_username_length=3, block_dangerous_markup=False)
-    ada = here.join("ada")
-    ada.say("🎉🎉🎉")
+async def test_limits_are_the_settings(start_chat: StartChat) -> None:
+    chat = await start_chat(max_message_length=3, max_username_length=3, block_dangerous_markup=False)
+    ada = chat.join("ada")
+    ada.post("🎉🎉🎉")
     with pytest.raises(MessageTooLong):
-        ada.say("four")
+        ada.post("four")
     with pytest.raises(InvalidUsername):
-        at_once(here.chat.admit(Handshake("adam", "a", None)))
-    other = await room(block_dangerous_markup=False)
+        at_once(chat.room.admit(Handshake("adam", "a", None)))
+    other = await start_chat(block_dangerous_markup=False)
     bob = other.join("bob")
-    bob.say("<script>")
+    bob.post("<script>")
     assert (await bob.sender.until("message"))[0]["data"]["content"] == "&lt;script&gt;"
 
 
@@ -211,10 +119,10 @@ async def test_limits_are_the_settings(room: Open) -> None:
 
 
 @pytest.mark.parametrize(("since", "missed"), [(0, 10), (7, 3), (9, 1), (10, 0)])
-async def test_returning_client_gets_exactly_what_it_missed(room: Open, since: int, missed: int) -> None:
-    here = await room(history_limit=2)
-    await here.fill(10)
-    back = here.join(epoch=here.engine.epoch, since=str(since))
+async def test_returning_client_gets_exactly_what_it_missed(start_chat: StartChat, since: int, missed: int) -> None:
+    chat = await start_chat(history_limit=2)
+    await chat.fill(10)
+    back = chat.join(epoch=chat.opened.epoch, since=since)
     assert (back.history["recovered"], back.history["hidden"]) == (True, [])
     assert back.seqs == list(range(10 - missed + 1, 11))
 
@@ -229,11 +137,11 @@ async def test_returning_client_gets_exactly_what_it_missed(room: Open, since: i
     ],
 )  # fmt: skip
 async def test_client_that_cannot_be_placed_gets_the_plain_history(
-    room: Open, epoch: str | None, since: str | None
+    start_chat: StartChat, epoch: str | None, since: str | None
 ) -> None:
-    here = await room(history_limit=2)
-    await here.fill(10)
-    back = here.join(epoch=here.engine.epoch if epoch == "right" else epoch, since=since)
+    chat = await start_chat(history_limit=2)
+    await chat.fill(10)
+    back = chat.join(epoch=chat.opened.epoch if epoch == "right" else epoch, since=since)
     assert (back.history["recovered"], back.seqs) == (False, [9, 10])
     assert "hidden" not in back.history
 
@@ -253,49 +161,49 @@ async def test_client_that_cannot_be_placed_gets_the_plain_history(
     ],
 )
 async def test_recovery_is_whole_or_not_at_all(
-    room: Open, history_limit: int, recovery_limit: int, since: int, seqs: list[int]
+    start_chat: StartChat, history_limit: int, recovery_limit: int, since: int, seqs: list[int]
 ) -> None:
-    here = await room(history_limit=history_limit, recovery_limit=recovery_limit)
-    await here.fill(10)
-    back = here.join(epoch=here.engine.epoch, since=str(since))
+    chat = await start_chat(history_limit=history_limit, recovery_limit=recovery_limit)
+    await chat.fill(10)
+    back = chat.join(epoch=chat.opened.epoch, since=since)
     assert back.seqs == seqs
     assert back.history["recovered"] is (10 - since <= recovery_limit)
 
 
-async def test_empty_room_recovers_nothing_from_zero(room: Open) -> None:
-    here = await room()
-    back = here.join(epoch=here.engine.epoch, since="0")
+async def test_empty_room_recovers_nothing_from_zero(start_chat: StartChat) -> None:
+    chat = await start_chat()
+    back = chat.join(epoch=chat.opened.epoch, since="0")
     assert (back.history["recovered"], back.history["data"]) == (True, [])
-    assert here.join(epoch=here.engine.epoch, since="1").history["recovered"] is False
+    assert chat.join(epoch=chat.opened.epoch, since="1").history["recovered"] is False
 
 
-async def test_history_frame_is_at_most_half_the_send_buffer(room: Open) -> None:
-    here = await room(ws_send_buffer=65_536)
-    await here.fill(12, "&" * 1000)  # 6 kB each
+async def test_history_frame_is_at_most_half_the_send_buffer(start_chat: StartChat) -> None:
+    chat = await start_chat(ws_send_buffer=65_536)
+    await chat.fill(12, "&" * 1000)  # 6 kB each
     for since, recovered in ((0, False), (None, False), (8, True)):
-        back = here.join("reader", epoch=here.engine.epoch, since=since if since is None else str(since))
+        back = chat.join("reader", epoch=chat.opened.epoch, since=since)
         assert back.history["recovered"] is recovered
         assert back.sender.sizes[0] <= 32_768
         assert back.seqs == list(range(13 - len(back.seqs), 13))
         assert recovered or back.sender.sizes[0] > 32_768 - 6_500
 
 
-async def test_reader_survives_a_full_batch_with_the_smallest_send_buffer(room: Open) -> None:
+async def test_reader_survives_a_full_batch_with_the_smallest_send_buffer(start_chat: StartChat) -> None:
     bounds = Settings.model_fields["ws_send_buffer"].metadata
     smallest = next(bound.ge for bound in bounds if hasattr(bound, "ge"))
-    here = await room(ws_send_buffer=smallest)
+    chat = await start_chat(ws_send_buffer=smallest)
     sent: list[Any] = []
 
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message.get("code", "frame"))
 
-    reader = at_once(here.chat.admit(Handshake("reader", "a", None)))
+    reader = at_once(chat.room.admit(Handshake("reader", "a", None)))
     sender = QueueSender(send, smallest, lambda: None)
-    here.chat.join(reader, sender, None, None)
+    chat.room.join(reader, sender, None, None)
     await settle()  # it has read all
-    writer = here.join("writer")
+    writer = chat.join("writer")
     for _ in range(256):
-        writer.say("🎉" * 200)
+        writer.post("🎉" * 200)
     await writer.sender.until("message", 256)
     await settle()
     await sender.release()
@@ -303,12 +211,12 @@ async def test_reader_survives_a_full_batch_with_the_smallest_send_buffer(room: 
     assert sent.count("frame") >= 256
 
 
-# Coming and going
+# Joining and leaving
 
 
-async def test_others_hear_who_comes_and_goes(room: Open, leave_at_once: None) -> None:
-    here = await room()
-    ada, bob = here.join("ada"), here.join("bob")
+async def test_joins_and_leaves_are_announced_to_the_others(start_chat: StartChat) -> None:
+    chat = await start_chat(**AT_ONCE)
+    ada, bob = chat.join("ada"), chat.join("bob")
     assert ada.events == [("user_joined", "bob")]
     assert bob.events == []
     await bob.leave()
@@ -318,46 +226,46 @@ async def test_others_hear_who_comes_and_goes(room: Open, leave_at_once: None) -
     assert (left["data"]["username"], left["data"]["content"]) == ("System", "bob left the chat")
 
 
-async def test_session_that_comes_back_neither_left_nor_joined(room: Open, leave_at_once: None) -> None:
-    here = await room()
-    ada, bob = here.join("ada"), here.join("bob")
+async def test_session_that_comes_back_soon_is_not_announced(start_chat: StartChat) -> None:
+    chat = await start_chat(**AT_ONCE)
+    ada, bob = chat.join("ada"), chat.join("bob")
     for _ in range(3):
         await bob.leave()
-        bob = here.join("bob")
+        bob = chat.join("bob")
         await settle()
     assert ada.events == [("user_joined", "bob")]
     await bob.leave()
     await ada.sender.until("system", 2)
 
 
-async def test_tabs_of_one_session_come_and_go_unnoticed(room: Open, leave_at_once: None) -> None:
-    here = await room()
-    ada, first, second = here.join("ada"), here.join("bob"), here.join("BOB")
+async def test_tabs_of_one_session_are_not_announced(start_chat: StartChat) -> None:
+    chat = await start_chat(**AT_ONCE)
+    ada, first, second = chat.join("ada"), chat.join("bob"), chat.join("BOB")
     assert second.sender.frames[1]["data"]["username"] == "bob"
     await first.leave()
     await settle()
     assert ada.events == [("user_joined", "bob")]
-    assert here.chat.users == 2
+    assert chat.room.users == 2
     await second.leave()
     await ada.sender.until("system", 2)
-    assert here.chat.users == 1
+    assert chat.room.users == 1
 
 
-async def test_who_left_frees_the_name_and_joins_anew(room: Open, leave_at_once: None) -> None:
-    here = await room()
-    ada, bob = here.join("ada"), here.join("bob")
+async def test_name_is_free_again_after_its_user_left(start_chat: StartChat) -> None:
+    chat = await start_chat(**AT_ONCE)
+    ada, bob = chat.join("ada"), chat.join("bob")
     await bob.leave()
     await ada.sender.until("system", 2)
-    other = here.join("bob", address="b")
+    other = chat.join("bob", address="b")
     assert other.connection.session is not bob.connection.session
     assert [event for event, _ in ada.events] == ["user_joined", "user_left", "user_joined"]
 
 
-async def test_above_the_limit_nobody_is_announced(room: Open, leave_at_once: None) -> None:
-    here = await room(announce_limit=2)
-    ada = here.join("ada")
-    here.join("bob")
-    eve, mallory = here.join("eve"), here.join("mallory")
+async def test_nobody_is_announced_above_the_limit(start_chat: StartChat) -> None:
+    chat = await start_chat(announce_limit=2, **AT_ONCE)
+    ada = chat.join("ada")
+    chat.join("bob")
+    eve, mallory = chat.join("eve"), chat.join("mallory")
     await eve.leave()
     await settle()
     assert ada.events == [("user_joined", "bob")]
@@ -366,13 +274,12 @@ async def test_above_the_limit_nobody_is_announced(room: Open, leave_at_once: No
     assert ada.events[1] == ("user_left", "mallory")
 
 
-async def test_changes_of_the_user_count_are_joined(room: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(announcer, "DELAY", 0.01)
-    here = await room()
-    ada = here.join("ada")
+async def test_changes_of_the_user_count_are_joined(start_chat: StartChat) -> None:
+    chat = await start_chat(timing=Timing(announce_delay=0.01))
+    ada = chat.join("ada")
     others = []
     for number in range(5):
-        others.append(here.join(f"user{number}"))
+        others.append(chat.join(f"user{number}"))
         await settle()
     await ada.sender.until("user_count", 2)
     assert ada.counts == [1, 6]
@@ -382,41 +289,37 @@ async def test_changes_of_the_user_count_are_joined(room: Open, monkeypatch: pyt
     assert ada.counts == [1, 6, 1]
 
 
-async def test_user_count_falls_when_a_newcomer_goes_before_it_joined(
-    room: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_user_count_falls_when_a_newcomer_goes_before_it_joined(start_chat: StartChat) -> None:
     """Its session had just left, and its handshake failed late."""
-    monkeypatch.setattr(announcer, "DELAY", 0)
-    here = await room()
-    ada, bob = here.join("ada"), here.join("bob")
+    chat = await start_chat(timing=Timing(announce_delay=0))
+    ada, bob = chat.join("ada"), chat.join("bob")
     await ada.sender.until("user_count", 2)
     await bob.leave()
     await ada.sender.until("user_count", 3)
-    back = at_once(here.chat.admit(Handshake("bob", "a", None)))
+    back = at_once(chat.room.admit(Handshake("bob", "a", None)))
     await ada.sender.until("user_count", 4)
-    here.chat.leave(back)
+    chat.room.leave(back)
     await settle()
     assert ada.counts == [1, 2, 1, 2, 1]
 
 
-async def test_newcomer_that_never_joined_leaves_nothing_behind(room: Open, leave_at_once: None) -> None:
-    here = await room()
-    ada = here.join("ada")
-    newcomer = at_once(here.chat.admit(Handshake("bob", "a", None)))
-    here.chat.leave(newcomer)
-    here.chat.leave(newcomer)
+async def test_newcomer_that_never_joined_leaves_nothing_behind(start_chat: StartChat) -> None:
+    chat = await start_chat(**AT_ONCE)
+    ada = chat.join("ada")
+    newcomer = at_once(chat.room.admit(Handshake("bob", "a", None)))
+    chat.room.leave(newcomer)
+    chat.room.leave(newcomer)
     await settle()
-    assert (len(here.registry), here.chat.users) == (1, 1)
+    assert (len(chat.registry), chat.room.users) == (1, 1)
     assert ada.events == [("user_joined", "bob"), ("user_left", "bob")]
-    here.join("bob", address="b")
+    chat.join("bob", address="b")
 
 
-async def test_stop_forgets_who_was_about_to_leave(room: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence_module, "LEAVE_DELAY", 0.005)
-    here = await room()
-    ada, bob = here.join("ada"), here.join("bob")
+async def test_nobody_leaves_after_the_stop(start_chat: StartChat) -> None:
+    chat = await start_chat(presence=PresenceTiming(leave_delay=0.005))
+    ada, bob = chat.join("ada"), chat.join("bob")
     await bob.leave()
-    await here.chat.stop()
+    await chat.room.stop()
     await asyncio.sleep(0.02)
     assert ada.events == [("user_joined", "bob")]
 
@@ -427,22 +330,22 @@ async def test_stop_forgets_who_was_about_to_leave(room: Open, monkeypatch: pyte
 @pytest.mark.parametrize("engine", ["memory", "sqlite"])
 @pytest.mark.parametrize("seed", range(3))
 async def test_nothing_is_lost_or_doubled_while_clients_come_and_go(
-    room: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: str, seed: int
+    start_chat: StartChat, tmp_path: Path, engine: str, seed: int
 ) -> None:
-    monkeypatch.setattr(registry_module, "YIELD_AFTER", -1.0)  # a fan-out gives the loop back as often as it can
     url = "memory://" if engine == "memory" else f"sqlite:///{tmp_path}/chat.db"
-    here = await room(engine_url=url, history_limit=20, recovery_limit=10_000)
+    # A fan-out gives the event loop back as often as it can.
+    chat = await start_chat(engine_url=url, history_limit=20, recovery_limit=10_000, yield_after=-1.0)
     chance = random.Random(seed)
-    writer = here.join("writer")
-    crowd = [here.join(f"crowd{number}") for number in range(130)]
+    writer = chat.join("writer")
+    crowd = [chat.join(f"crowd{number}") for number in range(130)]
     written = asyncio.Event()
 
     async def write() -> None:
         for number in range(400):
-            writer.say(f"{number}")
+            writer.post(f"{number}")
             if chance.random() < 0.3:
                 await asyncio.sleep(chance.choice([0, 0, 0.001]))
-        await here.engine.flush()
+        await chat.engine.flush()
         written.set()
 
     async def travel(name: str) -> list[int]:
@@ -452,7 +355,7 @@ async def test_nothing_is_lost_or_doubled_while_clients_come_and_go(
         while not last:
             last = written.is_set()
             since = str(seen[-1]) if seen else None
-            visit = here.join(name, epoch=here.engine.epoch, since=since)
+            visit = chat.join(name, epoch=chat.opened.epoch, since=since)
             assert visit.history["recovered"] is bool(seen)
             for _ in range(chance.choice([0, 2, 5, 20, 60])):
                 await asyncio.sleep(0)
@@ -473,12 +376,12 @@ async def test_nothing_is_lost_or_doubled_while_clients_come_and_go(
 # The log
 
 
-async def test_each_event_is_one_line(room: Open, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_event_is_one_line(start_chat: StartChat, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "app")
-    here = await room()
-    ada = here.join("ada")
-    ada.say("Hello\n[INFO] User connected: root")
-    ada.say("x" * 200)
+    chat = await start_chat()
+    ada = chat.join("ada")
+    ada.post("Hello\n[INFO] User connected: root")
+    ada.post("x" * 200)
     lines = [LineFormatter().format(entry) for entry in caplog.records]
     assert lines == [
         "[INFO] User connected: ada",
@@ -487,40 +390,77 @@ async def test_each_event_is_one_line(room: Open, caplog: pytest.LogCaptureFixtu
     ]
 
 
-async def test_message_content_is_kept_out_of_the_log(room: Open, caplog: pytest.LogCaptureFixture) -> None:
+async def test_message_content_is_kept_out_of_the_log(start_chat: StartChat, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "app")
-    here = await room(log_message_content=False)
-    here.join("ada").say("Hello")
-    await here.engine.flush()
+    chat = await start_chat(log_message_content=False)
+    chat.join("ada").post("Hello")
+    await chat.engine.flush()
     assert "Hello" not in caplog.text
     assert caplog.records[-1].getMessage() == "Message from ada: (5 characters)"
 
 
-async def test_post_over_http_that_is_never_answered_is_given_up(room: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = await room()
-    monkeypatch.setattr(chat_module, "POST_PATIENCE", 0.01)
+async def test_post_over_http_that_is_never_answered_is_given_up(
+    start_chat: StartChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = await start_chat(timing=Timing(post_timeout=0.05))
     with monkeypatch.context() as patch:
-        patch.setattr(here.engine, "publish", lambda draft, answer: None)
+        patch.setattr(chat.engine, "publish", lambda draft, answer: None)
         with pytest.raises(Unavailable):
-            await here.chat.post_as_owner("Hello", None)
-    message, new = await here.chat.post_as_owner("Hello", None)
-    assert (message.seq, new, here.chat._posting) == (1, True, {})
+            await chat.room.post_as_owner("Hello", None)
+    message, new = await chat.room.post_as_owner("Hello", None)
+    assert (message.seq, new, chat.room._owner_posts) == (1, True, {})
 
 
-async def test_room_that_lost_what_was_not_told_yet_is_left_before_anything_else_is_told(room: Open) -> None:
-    """Else a client could recover from there, without what is missing."""
-    one = await room(shutdown_spread=1)
-    members = [one.join(f"member{number}") for number in range(10)]
-    one.chat.renew([], [])
-    await one.fill(1)
-    assert [(member.sender.code, member.seqs) for member in members] == [(CloseCode.RESTART, [])] * 10
+async def test_room_that_missed_something_sends_everybody_away_before_the_next_message(start_chat: StartChat) -> None:
+    """Else a client could recover from that message on, without what is missing."""
+    chat = await start_chat(shutdown_spread=1)
+    visitors = [chat.join(f"visitor{number}") for number in range(10)]
+    chat.reset()
+    await chat.fill(1)
+    assert [(visitor.sender.code, visitor.seqs) for visitor in visitors] == [(CloseCode.RESTART, [])] * 10
 
 
-async def test_room_with_another_epoch_is_left_by_one_after_the_other(room: Open) -> None:
-    one = await room(shutdown_spread=0.1)
-    members = [one.join(f"member{number}") for number in range(10)]
-    one.engine.epoch = "another"
-    one.chat.renew([], [])
+async def test_room_with_another_epoch_sends_away_one_after_the_other(start_chat: StartChat) -> None:
+    chat = await start_chat(shutdown_spread=0.1)
+    visitors = [chat.join(f"visitor{number}") for number in range(10)]
+    chat.reset(epoch="another")
     await asyncio.sleep(0)
-    assert [member.sender.code for member in members].count(None) > 1
-    await until(lambda: all(member.sender.code is CloseCode.RESTART for member in members))
+    assert [visitor.sender.code for visitor in visitors].count(None) > 1
+    await until(lambda: all(visitor.sender.code is CloseCode.RESTART for visitor in visitors))
+
+
+async def test_newcomer_after_a_reset_gets_the_other_store_s_history(start_chat: StartChat) -> None:
+    chat = await start_chat(history_limit=2)
+    await chat.fill(3)
+    kept = [Message(f"id-{seq}", "s", "bob", "x", "x", 1.0, seq=seq) for seq in (7, 8, 9)]
+    chat.reset(epoch="another", seq=9, pruned=5, messages=kept, deletions=[Deletion(6, "id-6", 8)])
+    ada = chat.join(epoch="another", since=8)
+    assert (ada.history["recovered"], ada.seqs, ada.history["hidden"]) == (True, [9], ["id-6"])
+    session = ada.sender.frames[1]["data"]
+    assert (session["epoch"], session["seq"], chat.room.total) == ("another", 9, 9)
+    assert chat.join("bob", epoch=chat.opened.epoch, since=3).seqs == [8, 9]
+
+
+async def test_everybody_is_told_of_an_outage_at_once(start_chat: StartChat) -> None:
+    chat = await start_chat()
+    visitors = [chat.join("ada"), chat.join("bob")]
+    chat.room.on_outage()
+    assert [visitor.sender.of("error")[0]["data"]["code"] for visitor in visitors] == ["unavailable"] * 2
+
+
+# What the owner is notified of
+
+OWNER = "o" * 32
+
+
+async def test_owner_is_notified_while_away_alone_and_not_of_deleted_messages(start_chat: StartChat) -> None:
+    chat = await start_chat(owner_token=OWNER, **AT_ONCE)
+    await chat.fill(1, "away")
+    owner = chat.join("owner", subprotocols=("chat.v1", f"bearer.{OWNER}"))
+    await chat.fill(1, "here")
+    assert (chat.notifications.texts, chat.notifications.cleared) == (["away"], 1)
+    await owner.leave()
+    await chat.fill(1, "away again")
+    assert (chat.notifications.texts, chat.notifications.cleared) == (["away", "away again"], 1)
+    assert await chat.moderation.delete("username", "writer") == 3
+    assert chat.notifications.removed == {1, 2, 3}

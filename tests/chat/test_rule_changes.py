@@ -3,58 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from app.chat.credentials import Credentials, Handshake
-from app.chat.moderation import Moderation
-from app.chat.registry import ConnectionRegistry
-from app.chat.room import Chat
-from app.chat.rules import MAX_BANS, Ban, BanIndex, Rules
-from app.config import Settings
-from app.engines import open_engine
-from app.engines.presence import LocalPresence
+from app.chat.credentials import Credentials
+from app.chat.rules import Ban, BanIndex, Rules
+from app.chat.timing import Timing
 from app.exceptions import Banned, CloseCode
+from tests.support.chat import RunningChat, StartChat
 from tests.support.fakes import FakeSender
 
 pytestmark = pytest.mark.anyio
 
 LOOK_UP, HASH, BAN = "look-up", "hash", "ban"
-
-
-class Room:
-    """A room with an owner, some bans, and visitors, each with an address of its own."""
-
-    def __init__(self) -> None:
-        settings = Settings(engine_url="memory://", ws_max_connections=1000, rate_limit_joins=0)
-        self.registry = ConnectionRegistry(settings.ws_max_connections)
-        self.engine = open_engine(settings)
-        presence = LocalPresence()
-        self.chat = Chat(settings, self.registry, presence, self.engine)
-        self.acts = Moderation(self.chat, presence, self.engine, "owner")
-
-    async def come(self, name: str) -> FakeSender:
-        address, sender = f"203.0.113.{len(self.registry)}", FakeSender()
-        connection = await self.chat.admit(Handshake(name, address, address))
-        self.chat.join(connection, sender, None, None)
-        return sender
-
-    async def fill(self, connections: int) -> list[FakeSender]:
-        return [await self.come(f"visitor{number}") for number in range(connections)]
-
-    async def ban(self, count: int, **of_each: Any) -> None:
-        bans = {f"b{number}": Ban(username=f"b{number}", **of_each) for number in range(count)}
-        assert await self.engine.amend(self.engine.rules, Rules(bans=bans).text())
+MAX_BANS = Timing().max_bans
 
 
 @pytest.fixture
-async def room() -> AsyncIterator[Room]:
-    room = Room()
-    await room.chat.start()
-    yield room
-    await room.chat.stop()
+async def chat(start_chat: StartChat) -> RunningChat:
+    return await start_chat(ws_max_connections=1000)
+
+
+def enter(chat: RunningChat, name: str) -> FakeSender:
+    """A visitor with an address of its own."""
+    address = f"203.0.113.{len(chat.registry)}"
+    return chat.join(name, address, address).sender
+
+
+def enter_many(chat: RunningChat, count: int) -> list[FakeSender]:
+    return [enter(chat, f"visitor{number}") for number in range(count)]
+
+
+async def ban_many(chat: RunningChat, count: int, **of_each: Any) -> None:
+    """Puts so many bans in the place of those before."""
+    bans = {f"b{number}": Ban(username=f"b{number}", **of_each) for number in range(count)}
+    await chat.replace_rules(Rules(bans=bans))
 
 
 @pytest.fixture
@@ -70,99 +55,101 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return wrapper
 
     monkeypatch.setattr(BanIndex, "refuses", counted(LOOK_UP, BanIndex.refuses))
-    monkeypatch.setattr(Credentials, "mark", counted(HASH, Credentials.mark))
+    monkeypatch.setattr(Credentials, "address_hash", counted(HASH, Credentials.address_hash))
     monkeypatch.setattr(Ban, "__getattribute__", counted(BAN, Ban.__getattribute__))
     return counts
 
 
-async def test_change_that_bans_nobody_looks_at_no_connection(room: Room, count: Counter[str]) -> None:
-    await room.ban(MAX_BANS, mark="m")
-    await room.fill(50)
+async def test_change_that_bans_nobody_looks_at_no_connection(chat: RunningChat, count: Counter[str]) -> None:
+    await ban_many(chat, MAX_BANS, address_hash="m")
+    enter_many(chat, 50)
     count.clear()
-    await room.acts.set_room(paused=True, slow_mode=3.0)
-    await room.acts.lift("b7")
+    await chat.moderation.set_room(paused=True, slow_mode=3.0)
+    await chat.moderation.lift("b7")
     assert (count[LOOK_UP], count[HASH]) == (0, 0)
 
 
-async def test_new_ban_looks_at_each_connection_once(room: Room, count: Counter[str]) -> None:
-    await room.ban(MAX_BANS - 1)
-    await room.fill(50)
+async def test_new_ban_looks_at_each_connection_once(chat: RunningChat, count: Counter[str]) -> None:
+    await ban_many(chat, MAX_BANS - 1)
+    enter_many(chat, 50)
     count.clear()
-    await room.acts.ban("eve", None, True, None)
+    await chat.moderation.ban("eve", None, True, None)
     assert count[LOOK_UP] == 50
 
 
-async def test_how_often_bans_are_looked_at_does_not_depend_on_the_connections(room: Room, count: Counter[str]) -> None:
+async def test_how_often_bans_are_looked_at_does_not_depend_on_the_connections(
+    chat: RunningChat, count: Counter[str]
+) -> None:
     looks = []
     for visitors in (["ada"], [f"visitor{number}" for number in range(50)]):
         for visitor in visitors:
-            await room.come(visitor)
-        await room.ban(0)
+            enter(chat, visitor)
+        await ban_many(chat, 0)
         count.clear()
-        await room.ban(100, mark="m", session="s")
+        await ban_many(chat, 100, address_hash="m", session="s")
         looks.append(count[BAN])
     assert looks[0] == looks[1]
 
 
-async def test_newcomer_is_checked_without_looking_at_a_ban(room: Room, count: Counter[str]) -> None:
-    await room.ban(MAX_BANS, mark="m")
+async def test_newcomer_is_checked_without_looking_at_a_ban(chat: RunningChat, count: Counter[str]) -> None:
+    await ban_many(chat, MAX_BANS, address_hash="m")
     count.clear()
-    await room.come("ada")
-    assert (count[LOOK_UP], count[BAN]) == (2, 0)  # at the door, and when it joins
+    enter(chat, "ada")
+    assert (count[LOOK_UP], count[BAN]) == (2, 0)  # when it is admitted, and when it joins
 
 
 async def test_address_of_a_connection_is_hashed_once_however_often_bans_change(
-    room: Room, count: Counter[str]
+    chat: RunningChat, count: Counter[str]
 ) -> None:
-    await room.fill(20)
+    enter_many(chat, 20)
     for number in range(5):
-        await room.ban(number + 1, mark="m")
+        await ban_many(chat, number + 1, address_hash="m")
     assert count[HASH] == 20
 
 
-async def test_no_address_is_hashed_while_none_is_banned(room: Room, count: Counter[str]) -> None:
-    await room.ban(10)
-    await room.fill(20)
-    await room.ban(20)
+async def test_no_address_is_hashed_while_none_is_banned(chat: RunningChat, count: Counter[str]) -> None:
+    await ban_many(chat, 10)
+    enter_many(chat, 20)
+    await ban_many(chat, 20)
     assert count[HASH] == 0
 
 
-async def test_ban_of_an_address_removes_all_who_come_from_it(room: Room) -> None:
-    eve, ada = await room.fill(2)
-    mark = room.chat.admission.mark("203.0.113.0")
-    await room.ban(1, mark=mark)
+async def test_ban_of_an_address_removes_all_who_come_from_it(chat: RunningChat) -> None:
+    eve, ada = enter_many(chat, 2)
+    await ban_many(chat, 1, address_hash=Credentials(chat.settings, chat.opened.secret).address_hash("203.0.113.0"))
     assert (eve.code, ada.code) == (CloseCode.REMOVED, None)
 
 
-async def test_new_address_bans_under_another_secret_are_compared_with_new_marks(room: Room) -> None:
-    eve, _ = await room.fill(2)
-    await room.ban(1, mark="m")  # so that the marks are known
-    room.engine.secret = "another secret"
-    mark = Credentials("another secret", "", ()).mark("203.0.113.0")
-    room.engine.rules = Rules(bans={"x": Ban(username="x", mark=mark)}).text()
-    room.chat.renew([], [])
+async def test_address_bans_of_a_store_with_another_secret_are_compared_with_new_hashes(chat: RunningChat) -> None:
+    eve, _ = enter_many(chat, 2)
+    await ban_many(chat, 1, address_hash="m")  # so that the hashes are known
+    address_hash = Credentials(chat.settings, "another secret").address_hash("203.0.113.0")
+    rules = Rules(bans={"x": Ban(username="x", address_hash=address_hash)})
+    chat.reset(secret="another secret", rules=rules.text())
     await eve.until("error")
     assert eve.code is CloseCode.REMOVED
 
 
-async def test_another_store_sends_away_whom_it_does_not_ban(room: Room) -> None:
-    eve, ada = await room.fill(2)
-    room.engine.rules = Rules(bans={"visitor0": Ban(username="visitor0")}).text()
-    room.chat.renew([], [])
+@pytest.mark.parametrize("epoch", [{}, {"epoch": "another"}])
+async def test_another_store_sends_away_the_visitors_whom_it_does_not_ban(
+    chat: RunningChat, epoch: dict[str, str]
+) -> None:
+    eve, ada = enter_many(chat, 2)
+    chat.reset(rules=Rules(bans={"visitor0": Ban(username="visitor0")}).text(), **epoch)
     await ada.closed_with(CloseCode.RESTART)
     assert eve.code is CloseCode.REMOVED
 
 
 async def test_ban_holds_for_newcomers_before_all_connections_are_looked_at(
-    room: Room, monkeypatch: pytest.MonkeyPatch
+    chat: RunningChat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused: list[str] = []
 
-    async def remove(is_banned: object) -> None:
+    async def remove_banned() -> None:
         with pytest.raises(Banned):
-            await room.come("eve")
+            enter(chat, "eve")
         refused.append("eve")
 
-    monkeypatch.setattr(room.chat.announcer, "remove", remove)
-    await room.acts.ban("eve", None, False, None)
+    monkeypatch.setattr(chat.room.announcer, "remove_banned", remove_banned)
+    await chat.moderation.ban("eve", None, False, None)
     assert refused == ["eve"]

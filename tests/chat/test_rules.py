@@ -1,4 +1,4 @@
-"""The owner's rules as they are kept, and whom they keep out."""
+"""The owner's rules as they are stored, and the users that they keep out."""
 
 from __future__ import annotations
 
@@ -25,9 +25,16 @@ def test_new_store_has_no_rules() -> None:
 
 def test_rules_are_read_as_they_were_written() -> None:
     far = time.time() + 1000
-    kept = rules(Ban(username="Eve", until=far, reason='é "🎉"\n', session="s", mark="m"), Ban(username="bob"))
+    kept = rules(Ban(username="Eve", until=far, reason='é "🎉"\n', session="s", address_hash="m"), Ban(username="bob"))
     kept = kept.model_copy(update={"paused": True, "slow_mode": 2.5})
     assert Rules.parse(kept.text()) == kept
+
+
+def test_address_hash_keeps_its_name_in_stores() -> None:
+    text = '{"bans":{"eve":{"username":"eve","mark":"h"}}}'
+    kept = rules(Ban(username="eve", address_hash="h"))
+    assert Rules.parse(text) == kept
+    assert kept.text() == text
 
 
 def test_rules_that_were_read_last_are_not_read_again() -> None:
@@ -36,7 +43,7 @@ def test_rules_that_were_read_last_are_not_read_again() -> None:
 
 
 def test_ban_that_is_over_holds_no_more_and_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    ban = Ban(username="eve", until=1000.0, session="s", mark="m")
+    ban = Ban(username="eve", until=1000.0, session="s", address_hash="m")
     kept = rules(ban, Ban(username="bob"))
     monkeypatch.setattr(time, "time", lambda: 999.9)
     assert kept.ban("EVE") is ban
@@ -49,7 +56,7 @@ def test_ban_that_is_over_holds_no_more_and_is_not_kept(monkeypatch: pytest.Monk
 def test_ban_ends_by_itself_in_an_index_made_before(
     who: tuple[str, str, str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = index(Ban(username="eve", until=1000.0, session="s", mark="m"))
+    known = index(Ban(username="eve", until=1000.0, session="s", address_hash="m"))
     monkeypatch.setattr(time, "time", lambda: 999.9)
     assert known.refuses(*who)
     monkeypatch.setattr(time, "time", lambda: 1000.0)
@@ -61,14 +68,14 @@ def test_ban_ends_by_itself_in_an_index_made_before(
 def test_of_two_bans_of_one_address_the_longer_one_holds(
     later: float | None, longest_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bans = [Ban(username="eve", until=later, mark="m"), Ban(username="bob", until=1000.0, mark="m")]
+    bans = [Ban(username="eve", until=later, address_hash="m"), Ban(username="bob", until=1000.0, address_hash="m")]
     known = index(*(bans if longest_first else bans[::-1]))
     monkeypatch.setattr(time, "time", lambda: 1500.0)
     assert known.refuses("x", "x", "m")
 
 
 @pytest.mark.parametrize(
-    ("username", "session", "mark", "refused"),
+    ("username", "session", "address_hash", "refused"),
     [
         ("eve", "x", None, True),
         ("EvE", "x", "", True),
@@ -79,14 +86,18 @@ def test_of_two_bans_of_one_address_the_longer_one_holds(
         ("s", "m", "eve", False),
     ],
 )
-def test_name_session_and_address_are_each_enough(username: str, session: str, mark: str | None, refused: bool) -> None:
-    assert index(Ban(username="Eve", session="s", mark="m")).refuses(username, session, mark) is refused
+def test_name_session_and_address_are_each_enough(
+    username: str, session: str, address_hash: str | None, refused: bool
+) -> None:
+    assert index(Ban(username="Eve", session="s", address_hash="m")).refuses(username, session, address_hash) is refused
 
 
-@pytest.mark.parametrize("mark", ["", None])
-def test_what_is_not_known_of_a_banned_user_is_nobody_s(mark: str | None) -> None:
+@pytest.mark.parametrize("address_hash", ["", None])
+def test_what_is_not_known_of_a_banned_user_matches_nobody(address_hash: str | None) -> None:
     """An address that must not be banned is not the one of a ban without an address."""
-    assert not index(Ban(username="eve"), Ban(username="bob", mark="", session="")).refuses("ada", "x", mark)
+    assert not index(Ban(username="eve"), Ban(username="bob", address_hash="", session="")).refuses(
+        "ada", "x", address_hash
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,7 +110,7 @@ def test_what_is_not_known_of_a_banned_user_is_nobody_s(mark: str | None) -> Non
         ([Ban(username="eve")], [Ban(username="bob")], True),
         ([Ban(username="eve", until=5.0)], [Ban(username="eve")], True),
         ([Ban(username="eve")], [Ban(username="eve", session="s")], True),
-        ([Ban(username="eve")], [Ban(username="eve", mark="m")], True),
+        ([Ban(username="eve")], [Ban(username="eve", address_hash="m")], True),
     ],
 )
 def test_index_extends_one_that_refuses_less(before: list[Ban], after: list[Ban], extends: bool) -> None:

@@ -11,7 +11,6 @@ from app.chat.turns import BURST, SHARE, Turns
 pytestmark = pytest.mark.anyio
 
 COST = 0.01  # seconds
-turn_of_the_loop = asyncio.sleep
 
 
 class Clock:
@@ -23,15 +22,13 @@ class Clock:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        await turn_of_the_loop(0)
+        await asyncio.sleep(0)
         self.now += seconds
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr("app.chat.turns.asyncio.sleep", clock.sleep)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 async def work(turns: Turns, key: str, done: list[str], clock: Clock, cost: float = COST) -> None:
@@ -41,13 +38,13 @@ async def work(turns: Turns, key: str, done: list[str], clock: Clock, cost: floa
 
 
 async def test_expensive_work_gets_no_more_than_its_share(clock: Clock) -> None:
-    turns = Turns(clock)
+    turns = Turns(clock, clock.sleep)
     await asyncio.gather(*(work(turns, str(number), [], clock) for number in range(5)))
     assert clock.now == pytest.approx(4 * SHARE * COST + COST)
 
 
 async def test_cheap_work_waits_for_nothing(clock: Clock) -> None:
-    turns = Turns(clock)
+    turns = Turns(clock, clock.sleep)
     for _ in range(10):
         with pytest.raises(StopIteration):  # it ended without having waited
             work(turns, "ada", [], clock, cost=BURST / SHARE / 10).send(None)
@@ -55,14 +52,14 @@ async def test_cheap_work_waits_for_nothing(clock: Clock) -> None:
 
 async def test_one_key_has_one_turn_at_a_time(clock: Clock) -> None:
     done: list[str] = []
-    turns = Turns(clock)
+    turns = Turns(clock, clock.sleep)
     await asyncio.gather(*(work(turns, key, done, clock) for key in [*["greedy"] * 10, "modest"]))
     assert done.index("modest") == 2  # one turn was over when it came, one had begun
 
 
 async def test_turns_of_one_key_come_in_order(clock: Clock) -> None:
     done: list[int] = []
-    turns = Turns(clock)
+    turns = Turns(clock, clock.sleep)
 
     async def note(number: int) -> None:
         async with turns.take("ada"):
@@ -75,9 +72,9 @@ async def test_turns_of_one_key_come_in_order(clock: Clock) -> None:
 
 async def test_one_that_gives_up_lets_the_others_have_their_turn(clock: Clock) -> None:
     done: list[str] = []
-    turns = Turns(clock)
+    turns = Turns(clock, clock.sleep)
     tasks = [asyncio.create_task(work(turns, key, done, clock)) for key in ("first", "ada", "ada", "bob")]
-    await turn_of_the_loop(0)
+    await asyncio.sleep(0)
     tasks[1].cancel()
     tasks[2].cancel()
     await tasks[3]

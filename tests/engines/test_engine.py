@@ -194,7 +194,7 @@ async def test_hanging_store_that_fails_in_the_end_answers_once(room: Recorder) 
 
 
 async def test_stop_does_not_wait_for_ever_for_a_store_that_hangs() -> None:
-    room = await Recorder(MemoryStore(), Timing(store_timeout=0.01)).start()
+    room = await Recorder(MemoryStore(), SHORT).start()
     room.store.flowing.clear()
     room.publish(draft("one"))
     async with asyncio.timeout(5):

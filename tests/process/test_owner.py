@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from app.chat.credentials import OWNER_SESSION, Credentials
+from app.config import Settings
 from tests.conftest import Start
 from tests.process.test_admission import OWNER, session
 from tests.process.test_redis import visit
@@ -154,10 +155,10 @@ def test_wrong_tokens_are_limited_by_address_and_the_right_one_still_works(simpl
 
 
 async def test_session_token_never_makes_the_owner(start: Start) -> None:
-    """Also one that who knows the secret made for the owner's session."""
+    """Neither does one for the owner's session that was made with the secret."""
     secret = "a secret key of some length"
     server = start(OWNER_TOKEN=OWNER, SECRET_KEY=secret)
-    forged = Credentials(secret, "", ()).issue("mallory", OWNER_SESSION)
+    forged = Credentials(Settings(secret_key=secret), "").issue("mallory", OWNER_SESSION)
     assert {fault(ask(server, *endpoint, token=forged))[:2] for endpoint in ENDPOINTS[:4]} == {(401, "invalid_token")}
     assert (await session(server, "mallory", forged))["role"] == "visitor"
 

@@ -1,4 +1,4 @@
-"""A slow answer or body arrives whole; one that stands still ends. Times are those of `tests.impatient`."""
+"""A slow answer or body arrives whole; one that stands still ends. Times are those of `tests.support.impatient`."""
 
 from __future__ import annotations
 

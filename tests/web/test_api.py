@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.chat.room import Chat
+from app.chat.room import Room
 
 NewClient = Callable[..., TestClient]
 PAGES = ["/", "/widget.js", "/docs", "/openapi.json", "/asyncapi.json", "/health", "/api/stats"]
@@ -18,15 +18,15 @@ ORIGIN = "https://site.example"
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The statistics fail with a text that is nobody's business."""
+    """The statistics fail with a text that no answer may hold."""
 
-    def fail(_: Chat) -> int:
+    def fail(_: Room) -> int:
         raise RuntimeError("SECRETWORD")
 
-    monkeypatch.setattr(Chat, "users", property(fail))
+    monkeypatch.setattr(Room, "users", property(fail))
 
 
-def test_health_says_who_is_well(client: NewClient) -> None:
+def test_health_names_service_and_version(client: NewClient) -> None:
     answer = client(app_name="My chat", app_version="9.8.7").get("/health")
     assert answer.status_code == 200
     assert answer.json() == {"status": "ok", "service": "My chat", "version": "9.8.7"}
@@ -37,7 +37,7 @@ def test_health_is_degraded_while_messages_cannot_be_stored(
     client: NewClient, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     served = client()
-    monkeypatch.setattr(Chat, "healthy", False)
+    monkeypatch.setattr(Room, "healthy", False)
     answer = served.request(method, "/health")
     assert answer.status_code == 503
     if method == "GET":

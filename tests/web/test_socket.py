@@ -14,14 +14,14 @@ from starlette.testclient import TestClient, WebSocketTestSession
 
 from app.chat.credentials import Handshake
 from app.chat.registry import ConnectionRegistry
-from app.chat.room import Chat
-from app.config import Settings
-from app.engines import drafts
-from app.engines import presence as presence_module
+from app.chat.room import Room
+from app.engines.engine import Engine, Timing
+from app.engines.memory import MemoryStore
+from app.engines.presence import LocalPresence, PresenceTiming
 from app.exceptions import CloseCode
 from app.main import create_app
-from app.wire import sender as outbox_module
-from tests.conftest import UNLIMITED
+from app.wire import sender as sender_module
+from tests.support.chat import settings_of
 from tests.support.running import until
 
 NewClient = Callable[..., TestClient]
@@ -85,9 +85,9 @@ def test_missed_messages_come_by_epoch_and_since(client: NewClient) -> None:
 def test_refusal_names_its_reason_and_keeps_the_connection(client: NewClient, frame: Any, code: str) -> None:
     with client().websocket_connect(URL) as socket:
         socket.send_text(frame if isinstance(frame, str) else json.dumps(frame))
-        told = read(socket, "error", "message")
-        assert told["data"] == {"code": code}
-        assert told["message"].endswith(".")
+        sent = read(socket, "error", "message")
+        assert sent["data"] == {"code": code}
+        assert sent["message"].endswith(".")
         assert still_works(socket)
 
 
@@ -110,13 +110,14 @@ def test_nonce_comes_back_with_refusal_and_acknowledgement(
             socket.send_json({"type": "message", "content": "first", "nonce": "n-1"})
             read(socket, "message")
         socket.send_json({"type": "message", "content": content, "nonce": "n-1"})
-        told = read(socket, "error", "message")
-        assert (told["data"].get("code"), told["data"]["nonce"]) == (code, "n-1")
+        sent = read(socket, "error", "message")
+        assert (sent["data"].get("code"), sent["data"]["nonce"]) == (code, "n-1")
 
 
-def test_full_queue_is_unavailable(client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drafts, "QUEUE_LIMIT", 0)
-    with client().websocket_connect(URL) as socket:
+def test_full_queue_is_unavailable() -> None:
+    app = create_app(settings_of())
+    app.state.backend = app.state.backend._replace(engine=Engine(MemoryStore(), 32_768, Timing(queue_limit=0)))
+    with TestClient(app) as served, served.websocket_connect(URL) as socket:
         socket.send_json({"type": "message", "content": "Hello", "nonce": "n-1"})
         assert read(socket, "error")["data"] == {"code": "unavailable", "nonce": "n-1"}
         assert still_works(socket)
@@ -177,8 +178,8 @@ def test_subprotocol_is_chosen_when_offered_on_refusals_too(
 def test_bad_username_is_refused_with_a_reason(client: NewClient, query: str) -> None:
     served = client()
     with served.websocket_connect(f"/ws/chat{query}") as socket:
-        told = socket.receive_json()
-        assert (told["type"], told["data"]) == ("error", {"code": "invalid_username"})
+        sent = socket.receive_json()
+        assert (sent["type"], sent["data"]) == ("error", {"code": "invalid_username"})
         assert closed(socket) == 1008
     assert served.get("/api/stats").json()["active_users"] == 0
 
@@ -227,7 +228,7 @@ def test_unexpected_exception_closes_with_1011_and_is_logged_once(
     served = client()
     with served.websocket_connect("/ws/chat?username=bob") as other, served.websocket_connect(URL) as socket:
         with monkeypatch.context() as patched:
-            patched.setattr(Chat, "post", fail)
+            patched.setattr(Room, "post", fail)
             for _ in range(3):
                 socket.send_json({"type": "message", "content": "Hello"})
             assert closed(socket) == 1011
@@ -235,6 +236,12 @@ def test_unexpected_exception_closes_with_1011_and_is_logged_once(
     faults = [entry for entry in caplog.records if entry.levelno >= logging.ERROR]
     assert [entry.getMessage() for entry in faults] == ["WebSocket error: RuntimeError"]
     assert faults[0].exc_info
+
+
+def registry_of(app: Starlette) -> ConnectionRegistry:
+    """The connections of a started app."""
+    room: Room = app.state.room
+    return room._registry
 
 
 class Peer:
@@ -302,20 +309,21 @@ class Peer:
 @pytest.fixture
 async def app(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Starlette]:
     """A started app, in which nothing may be left of any connection at the end."""
-    monkeypatch.setattr(presence_module, "LEAVE_DELAY", 0)
-    monkeypatch.setattr(outbox_module, "CLOSE_TIMEOUT", 0.01)
+    monkeypatch.setattr(sender_module, "CLOSE_TIMEOUT", 0.01)
     caplog.set_level(logging.INFO, "app")
-    app = create_app(Settings.model_validate({"engine_url": "memory://", "ws_send_buffer": 65_536, **UNLIMITED}))
-    registry: ConnectionRegistry = app.state.registry
+    app = create_app(settings_of(ws_send_buffer=65_536))
+    presence = LocalPresence("owner", timing=PresenceTiming(leave_delay=0))
+    app.state.backend = app.state.backend._replace(presence=presence)
     async with app.router.lifespan_context(app):
         yield app
+        registry = registry_of(app)
         for _ in range(10):
             await asyncio.sleep(0)
-        assert (len(registry), app.state.chat.users, registry.senders()) == (0, 0, [])
+        assert (len(registry), app.state.room.users, registry.senders()) == (0, 0, [])
         assert not [task for task in asyncio.all_tasks() if task.get_name() == "sender"]
-        await app.state.chat.admit(Handshake("ada", "another address", None))  # the name is free
-    told = [entry.getMessage() for entry in caplog.records]
-    assert told.count("User connected: ada") == told.count("User disconnected: ada")
+        await app.state.room.admit(Handshake("ada", "another address", None))  # the name is free
+    logged = [entry.getMessage() for entry in caplog.records]
+    assert logged.count("User connected: ada") == logged.count("User disconnected: ada")
 
 
 @pytest.mark.anyio
@@ -323,7 +331,7 @@ async def app(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
 async def test_client_that_closes_leaves_nothing(app: Starlette, code: int) -> None:
     peer = Peer(app)
     await peer.start()
-    assert len(app.state.registry) == 1
+    assert len(registry_of(app)) == 1
     peer.hang_up(code)
     assert await peer.end() is None
 
@@ -384,7 +392,7 @@ async def test_connection_that_is_closed_ends_even_when_its_client_does_nothing(
     await peer.start()
     if not reads:
         peer.flowing.clear()
-    for _, sender in app.state.registry.senders():
+    for _, sender in registry_of(app).senders():
         sender.close(code)
     assert await peer.end() is None
     assert peer.codes == ([code] if reads else [])
@@ -400,7 +408,7 @@ async def test_client_that_never_reads_is_gone_and_the_others_have_all(app: Star
         talker.hear(text=json.dumps({"type": "message", "content": "x" * 1000}))
         await asyncio.sleep(0)
     assert await deaf.end() is None
-    await until(lambda: app.state.chat.total == 100)
+    await until(lambda: app.state.room.total == 100)
     assert not talker.codes
     talker.hang_up()
     assert await talker.end() is None
@@ -411,7 +419,7 @@ async def test_client_that_never_reads_is_gone_and_the_others_have_all(app: Star
 async def test_refused_connection_leaves_nothing(app: Starlette, answers: bool) -> None:
     peer = Peer(app, b"username=")
     await peer.start()
-    assert len(app.state.registry) == 0
+    assert len(registry_of(app)) == 0
     if answers:
         peer.hang_up(1008)
     assert await peer.end() is None
