@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn.config
 
 from app.config import Settings, SettingsError, load_settings
-from app.engines import open_archive
+from app.engines import check_shared, open_archive
 from app.exceptions import StoreError
 from app.server import server
 from app.web.responses import StoredMessage
@@ -48,9 +48,8 @@ def main() -> None:
 
 
 def _serve(settings: Settings, reload: bool) -> None:
-    if settings.workers > 1 and not reload and not settings.engine_url.startswith("redis"):
-        advice = "set ENGINE_URL=redis://…, or start a single one"
-        sys.exit(f"{settings.workers} workers share a room only through Redis: {advice}.")
+    if settings.workers > 1 and not reload:
+        check_shared(settings)
     server.run(settings, _listen(settings), reload, _log_config(settings))
 
 

@@ -19,7 +19,7 @@ LAYERS = (
     ("chat",),
     ("engines",),
     ("wire",),
-    ("archive", "config", "exceptions", "log", "message", "metrics", "security", "tasks", "validators"),
+    ("config", "exceptions", "log", "message", "metrics", "security", "tasks", "validators"),
 )
 LIBRARIES = {
     "bleach": ("security",),
@@ -90,3 +90,42 @@ def test_module_opens_with_what_it_owns(path: Path) -> None:
 def test_library_is_used_only_where_it_belongs(path: Path) -> None:
     packages = {name.split(".")[0] for name in imported(path)}
     assert {name for name in packages & LIBRARIES.keys() if room_of(path) not in (*LIBRARIES[name], "client")} == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_stand_at_the_top_but_for_an_optional_driver(path: Path) -> None:
+    functions = (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    inner = [
+        node for function in functions for node in ast.walk(function) if isinstance(node, ast.ImportFrom | ast.Import)
+    ]
+    allowed = "app.engines.redis." if name_of(path) == "engines/__init__" else "-"
+    assert [ast.unparse(node) for node in inner if not str(getattr(node, "module", "")).startswith(allowed)] == []
+
+
+def test_types_are_imported_like_everything_else() -> None:
+    assert [name_of(path) for path in MODULES if "TYPE_CHECKING" in path.read_text()] == []
+
+
+def test_nothing_is_cast() -> None:
+    assert [name_of(path) for path in MODULES if "cast(" in path.read_text()] == []
+
+
+def test_engine_is_chosen_in_one_place() -> None:
+    users = [name_of(path) for path in MODULES if "engine_url" in path.read_text()]
+    assert users == ["config", "engines/__init__", "validators"]
+
+
+PROTOCOLS = {"engines/store": ("Store", "Archive"), "engines/presence": ("Presence",)}
+
+
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in PROTOCOLS.items() for name in names])
+def test_seam_is_small(module: str, name: str) -> None:
+    (protocol,) = [
+        node
+        for node in tree_of(APP / f"{module}.py").body
+        if isinstance(node, ast.ClassDef)
+        and node.name == name
+        and [ast.unparse(base) for base in node.bases] == ["Protocol"]
+    ]
+    methods = [node for node in protocol.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert 1 <= len(methods) <= 7

@@ -49,6 +49,13 @@ def open_backend(settings: Settings) -> Backend:
     return Backend(Engine(store, batch_bytes), LocalPresence(owner), LocalClaim(quiet))
 
 
+def check_shared(settings: Settings) -> None:
+    """Raises SettingsError unless `ENGINE_URL` names an engine that several workers can share."""
+    if not settings.engine_url.startswith("redis"):
+        advice = "set ENGINE_URL=redis://…, or start a single one"
+        raise SettingsError(f"{settings.workers} workers share a room only through Redis: {advice}.")
+
+
 def open_archive(settings: Settings) -> Archive:
     """The store that `ENGINE_URL` names, for the command line. Raises SettingsError for one that keeps nothing."""
     if settings.engine_url == "memory://":
