@@ -29,7 +29,7 @@ from app.config import Settings, SettingsError, load_settings
 from app.engines import Backend, open_backend
 from app.engines.pruner import Pruner
 from app.exceptions import ChatError, NotFound, StoreError
-from app.owner.notifier import notice_format, open_notifier
+from app.owner.notifier import notification_format, open_notifier
 from app.web import api, owner_api, pages
 from app.web.responses import refusal
 from app.web.socket import ChatEndpoint
@@ -138,7 +138,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
             stack.push_async_callback(tasks.end, tasks.spawn(run(), name))
         if settings.notify_url:
             host = urlsplit(settings.notify_url).hostname  # all else in it is a secret
-            logger.info("The owner is told of messages by %s, in the format %s", host, notice_format(settings))
+            logger.info("The owner is told of messages by %s, in the format %s", host, notification_format(settings))
         logger.info("%s %s is ready: %d messages so far", settings.app_name, settings.app_version, room.total)
         yield
 

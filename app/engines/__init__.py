@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from app.config import Settings, SettingsError
+from app.engines.claim import LocalClaim, NotificationClaim
 from app.engines.engine import Engine
 from app.engines.memory import MemoryStore
-from app.engines.presence import Claim, LocalClaim, LocalPresence, Presence
+from app.engines.presence import LocalPresence, Presence
 from app.engines.sqlite import SQLiteStore
 from app.engines.store import Archive
 
@@ -25,7 +26,7 @@ class Backend(NamedTuple):
 
     engine: Engine
     presence: Presence
-    claim: Claim
+    claim: NotificationClaim
 
 
 def open_backend(settings: Settings) -> Backend:
@@ -35,11 +36,12 @@ def open_backend(settings: Settings) -> Backend:
     owner, quiet = settings.owner_username, settings.notify_quiet
     if settings.engine_url.startswith("redis"):
         with _driver():
-            from app.engines.redis.client import RedisClient  # noqa: PLC0415 - the driver is optional
-            from app.engines.redis.presence import RedisClaim, RedisPresence  # noqa: PLC0415
+            from app.engines.redis.claim import RedisClaim  # noqa: PLC0415 - the driver is optional
+            from app.engines.redis.client import RedisClient  # noqa: PLC0415
+            from app.engines.redis.presence import RedisPresence  # noqa: PLC0415
             from app.engines.redis.store import RedisStore  # noqa: PLC0415
         client = RedisClient(settings.engine_url)
-        presence = RedisPresence(client, settings.announce_limit, owner)
+        presence = RedisPresence(client, owner, settings.announce_limit)
         return Backend(Engine(RedisStore(client, keep), batch_bytes), presence, RedisClaim(client, quiet))
     timeout = settings.shutdown_timeout  # until another process that stops has released the store
     if settings.engine_url == "memory://":
@@ -72,7 +74,9 @@ def open_archive(settings: Settings) -> Archive:
 def _driver() -> Iterator[None]:
     try:
         yield
-    except ImportError:
+    except ImportError as error:
+        if error.name != "redis":
+            raise
         raise SettingsError(
             "ENGINE_URL=redis://… needs Redis' driver, which is not installed: pip install -r requirements-prod.txt"
         ) from None

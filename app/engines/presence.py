@@ -1,15 +1,12 @@
-"""Who is here, by name: sessions, the names that they hold, and who came and left.
+"""Presence: the sessions that are connected, the names that they hold, and who is told of joins and leaves.
 
-`LocalPresence` knows the sessions of this process. It never waits, so that nothing changes between a check and what
-follows.
+Read `Presence` first. `LocalPresence` serves one process alone; `redis/presence.py` has the one for many workers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -20,10 +17,14 @@ Event = Literal["user_joined", "user_left"]
 
 @dataclass(frozen=True, slots=True)
 class PresenceTiming:
-    """How long everything takes, in seconds."""
+    """How long everything takes, in seconds. The last four concern several workers alone."""
 
     leave_delay: float = 5.0  # within which a session may come back without having left
-    hold: float = 60.0  # for which a name is held after its user left, when the user can prove to be the same
+    hold: float = 60.0  # for which a name is held after its user's last connection, when the user has a token to show
+    lease: float = 9.0  # after which a worker that has sent nothing is dead
+    refresh: float = 3.0  # between two extensions of the lease
+    retry: float = 0.5  # between two tries to reach Redis
+    claim_timeout: float = 2.0  # after which a newcomer is let in although Redis has not answered
 
 
 DEFAULT_TIMING = PresenceTiming()
@@ -33,9 +34,8 @@ DEFAULT_TIMING = PresenceTiming()
 class Session:
     """One user, connected any number of times (tabs).
 
-    `supports_tokens`: its client knows tokens. `limit_key`: of its newest address. `present`: the others take
-    it to be here, which goes on for a moment after its last connection ended. `held_until`: when its name is free again
-    after that, on the presence's clock. `granted`: the other workers' word on the name, where there are any.
+    `supports_tokens`: its client sends session tokens back. `limit_key`: of its newest address. `refused`: its name
+    turned out to be another's after it was let in, which happens with several workers alone.
     """
 
     username: str
@@ -45,98 +45,128 @@ class Session:
     role: str = "visitor"
     limit_key: str | None = None
     connections: int = 0
-    present: bool = False
-    held_until: float = 0.0
-    granted: asyncio.Future[bool] | None = None
-
-    @property
-    def refused(self) -> bool:
-        """Whether the name turned out to be another's."""
-        return self.granted is not None and self.granted.done() and not self.granted.result()
+    refused: bool = False
 
 
-class Listener(Protocol):
-    """Who hears what happens to the presence."""
+class PresenceListener(Protocol):
+    """Is told what changes. No method may wait or raise."""
 
     def announce(self, event: Event, username: str) -> None:
-        """A user came or left."""
+        """A user joined or left."""
 
     def users_changed(self) -> None:
-        """The number of users may be another, or whether the owner is among them."""
+        """`users` or `owner_online` changed."""
 
     def evict(self, session: Session) -> None:
-        """The name turned out to be somebody else's."""
+        """The name of a session turned out to be another's: its connections must end."""
+
+
+class Presence(Protocol):
+    """The users of the room, over all its workers."""
+
+    users: int  # usernames connected now
+    owner_online: bool
+
+    async def start(self, listener: PresenceListener) -> None:
+        """Begins to call the listener. Raises StoreError."""
+
+    async def stop(self) -> None:
+        """Ends all tasks and timers, so nothing is announced any more. Safe to call when `start` failed or was not."""
+
+    def reset(self) -> None:
+        """Called when the store is another one: the sessions that are connected have to be made known to it."""
+
+    async def find(self, username: str) -> tuple[str, str | None] | None:
+        """Returns session id and limit key of the user who holds a name, connected or not. Raises StoreError."""
+
+    async def claim(self, newcomer: Session) -> Session:
+        """Adds a connection. Returns the session that it belongs to: the newcomer's own, or that of the same user.
+
+        `release` must be called once for each connection. Raises UsernameTaken.
+        """
+
+    def release(self, session: Session) -> None:
+        """Removes a connection. After the last one the user leaves the count at once, and has left after the delay."""
+
+
+def is_same(holder: Session, newcomer: Session) -> bool:
+    """Tells whether a newcomer is the user whose session holds the name. presence.lua has the same rule.
+
+    It is when it has shown the holder's token, or when the two can't be told apart: they have one address, and the
+    holder's client knows no tokens. A newcomer that does know them takes over only a session that is connected.
+    """
+    if holder.id == newcomer.id:
+        return True
+    can_differ = holder.supports_tokens or holder.address != newcomer.address
+    return not can_differ and (holder.connections > 0 or not newcomer.supports_tokens)
+
+
+@dataclass(slots=True)
+class _Absence:
+    """A session without connections: it leaves when the timer fires, and ends when its name is not held any more."""
+
+    timer: asyncio.TimerHandle
+    held_until: float  # event loop time
+    announced: bool = False
 
 
 class LocalPresence:
-    """The sessions of this process. `owner`: the owner's username. `clock` is monotonic seconds."""
+    """The presence of a process that is alone. It never waits, so nothing changes between a check and what follows."""
 
-    def __init__(
-        self,
-        owner: str = "owner",
-        clock: Callable[[], float] = time.monotonic,
-        timing: PresenceTiming = DEFAULT_TIMING,
-    ) -> None:
-        self._timing = timing
-        self.users = 0  # usernames connected now
+    def __init__(self, owner: str, timing: PresenceTiming = DEFAULT_TIMING) -> None:
+        self.users = 0
         self.owner_online = False
         self._owner = owner.lower()
-        self._clock = clock
-        self._sessions: dict[str, Session] = {}
-        self._leaving: dict[Session, asyncio.TimerHandle] = {}
+        self._timing = timing
+        self._sessions: dict[str, Session] = {}  # by username in small letters
+        self._absences: dict[Session, _Absence] = {}
 
-    async def start(self, listener: Listener) -> None:
-        """Begins to tell what happens."""
+    async def start(self, listener: PresenceListener) -> None:
+        """See `Presence.start`. Never fails."""
         self._listener = listener
 
     async def stop(self) -> None:
-        """Forgets who was about to leave. Safe to call when `start` was not."""
-        for timer in self._leaving.values():
-            timer.cancel()
+        """See `Presence.stop`."""
+        for absence in self._absences.values():
+            absence.timer.cancel()
 
     def reset(self) -> None:
-        """The store is another one now, which is nothing to this process's own sessions."""
+        """Does nothing: the sessions of this process do not depend on the store."""
 
     async def find(self, username: str) -> tuple[str, str | None] | None:
-        """Session id and limit key of who has a name, or had it a moment ago. Raises StoreError."""
+        """See `Presence.find`. Never fails."""
         session = self._sessions.get(username.lower())
         return (session.id, session.limit_key) if session else None
 
     async def claim(self, newcomer: Session) -> Session:
-        """The session that a newcomer belongs to, for one more connection, which `release` gives back.
-
-        Raises UsernameTaken.
-        """
-        holder = self._sessions.get(newcomer.username.lower())
+        """See `Presence.claim`."""
+        name = newcomer.username.lower()
+        holder = self._sessions.get(name)
         if holder and not is_same(holder, newcomer):
-            if holder.connections or self._clock() < holder.held_until:
+            if holder.connections or asyncio.get_running_loop().time() < self._absences[holder].held_until:
                 raise UsernameTaken
-            self._leave_now(holder)  # which frees the name
-        session = self._sessions.setdefault(newcomer.username.lower(), newcomer)
+            self._leave(holder)  # which frees the name
+        session = self._sessions.setdefault(name, newcomer)
         session.limit_key = newcomer.limit_key
-        self._arrive(session)
-        return session
-
-    def _arrive(self, session: Session) -> None:
-        if timer := self._leaving.pop(session, None):
-            timer.cancel()
         session.connections += 1
         if session.connections == 1:
+            absence = self._absences.pop(session, None)
+            if absence:
+                absence.timer.cancel()
             self._count(session, 1)
-        if not session.present:
-            session.present = True
-            self._listener.announce("user_joined", session.username)
+            if not absence or absence.announced:
+                self._listener.announce("user_joined", session.username)
+        return session
 
     def release(self, session: Session) -> None:
-        """One connection of a session ended."""
+        """See `Presence.release`."""
         session.connections -= 1
         if session.connections:
             return
         self._count(session, -1)
-        session.held_until = self._clock() + (self._timing.hold if session.supports_tokens else 0.0)
-        self._leaving[session] = asyncio.get_running_loop().call_later(
-            self._timing.leave_delay, self._leave_now, session
-        )
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._timing.leave_delay, self._leave, session)
+        self._absences[session] = _Absence(timer, loop.time() + self._timing.hold * session.supports_tokens)
 
     def _count(self, session: Session, change: int) -> None:
         self.users += change
@@ -144,50 +174,14 @@ class LocalPresence:
             self.owner_online = change > 0
         self._listener.users_changed()
 
-    def _leave_now(self, session: Session) -> None:
-        """A session did not come back: first the others learn it, then, unless its name is still held, it ends."""
-        if timer := self._leaving.pop(session, None):
-            timer.cancel()
-        if session.present:
-            session.present = False
+    def _leave(self, session: Session) -> None:
+        """Announces that a session did not come back, and ends it, now or when its name is not held any more."""
+        absence, loop = self._absences[session], asyncio.get_running_loop()
+        absence.timer.cancel()
+        if not absence.announced:
+            absence.announced = True
             self._listener.announce("user_left", session.username)
-        held = session.held_until - self._clock()
-        if held > 0:
-            self._leaving[session] = asyncio.get_running_loop().call_later(held, self._leave_now, session)
+        if loop.time() < absence.held_until:
+            absence.timer = loop.call_at(absence.held_until, self._leave, session)
         else:
-            del self._sessions[session.username.lower()]
-
-
-def is_same(holder: Session, newcomer: Session) -> bool:
-    """Whether a newcomer belongs to the session that holds the name already.
-
-    It proves to, or it can't be told apart: same address, and the holder's client knows no tokens. A newcomer that does
-    know them takes over only a session that lives.
-    """
-    told_apart = (
-        holder.supports_tokens
-        or holder.address != newcomer.address
-        or not (holder.connections or not newcomer.supports_tokens)
-    )
-    return holder.id == newcomer.id or not told_apart
-
-
-Presence = LocalPresence
-Claim = Callable[[int], Awaitable[tuple[float, int]]]
-
-
-class LocalClaim:
-    """The claim of a process that is alone. `quiet`: seconds."""
-
-    def __init__(self, quiet: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._quiet = quiet
-        self._clock = clock
-        self._quiet_until = clock()
-        self._told = 0
-
-    async def __call__(self, seq: int) -> tuple[float, int]:
-        now, told = self._clock(), self._told
-        wait = max(0.0, self._quiet_until - now)
-        if not wait and seq > told:
-            self._told, self._quiet_until = seq, now + self._quiet
-        return wait, told
+            del self._absences[session], self._sessions[session.username.lower()]

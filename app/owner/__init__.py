@@ -1,5 +1,6 @@
-"""How the owner is reached when nobody of the owner's is here.
+"""Notifications to the owner, while the owner is not online.
 
-Knows messages and the engine; knows nothing of connections. Read `notifier` first (when there is something to send),
-then `formats` (what a notification says, for each service) and `webhook` (how it is delivered).
+Knows messages and the claim of notifications; knows nothing of connections, and not which engine there is. Read
+`notifier` first (when there is something to send), then `formats` (what a notification says, for each service) and
+`webhook` (how it is delivered).
 """

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app import tasks
-from app.engines.presence import Claim, LocalClaim
+from app.engines.claim import LocalClaim, NotificationClaim
 from app.exceptions import StoreError
 from app.message import Message
 from app.owner.formats import Notification
@@ -39,7 +39,7 @@ class World:
         self._sleepers: list[tuple[float, asyncio.Event]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    def notifier(self, claim: Claim | None = None) -> Notifier:
+    def notifier(self, claim: NotificationClaim | None = None) -> Notifier:
         """One that runs."""
         claim = claim or LocalClaim(QUIET, self.clock)
         one = Notifier(self.send, claim, "https://example.com", self.sent.append, self.sleep)

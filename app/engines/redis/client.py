@@ -20,7 +20,7 @@ from redis.exceptions import DataError, NoPermissionError, RedisError, ResponseE
 from app.exceptions import StoreError
 
 PREFIX = "{portfolio-chat}:"  # of every key; in braces, so that a Redis Cluster keeps all of them on one node
-SCRIPTS = ("open", "store", "change", "presence", "notice")
+SCRIPTS = ("open", "store", "change", "presence", "notification")
 TIMEOUT = 2.5  # seconds for any other answer, so that a second try fits into the store's timeout
 OLDEST = (6, 2)  # version of Redis
 

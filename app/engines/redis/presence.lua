@@ -1,13 +1,13 @@
--- Who is here, over all workers. A worker holds a lease and keeps it alive by running this; when it dies, its users leave.
--- KEYS: room, names, online, workers, leaving, events, turns. ARGV: prefix of a worker's own names, worker, operations as
--- JSON: ["begin"], ["claim", username, session, address, supports_tokens, limit_key], ["release", username], ["end"]; then the
--- worker's turn, which counts its calls, the version that it has seen, the times lease, leave delay and hold (ms), up to
--- how many users are announced, the owner's name, how many events to keep.
--- Returns 0 when the worker must begin anew, else version, number of users, 1 if the owner is here, and for each
--- operation false or [username, session] of who has the name.
+-- Keeps the users of all workers. A worker extends its lease by running this; when the lease ends, its users leave.
+-- KEYS: room, names, online, workers, leaving, events, turns. ARGV: prefix of a worker's own names, worker, operations
+-- as JSON: ["begin"], ["claim", username, session, address, supports_tokens, limit_key], ["release", username] and
+-- ["end"]; then the number of the worker's call, the version that it has seen, the times lease, leave delay and hold (ms), up to
+-- how many users joins and leaves are announced, the owner's name, how many events to keep.
+-- Returns 0 when the worker must begin anew, else version, number of users, 1 if the owner is online, and for each
+-- operation false or [username, session] of the user who has the name.
 local room, names, online, workers, leaving, events, turns = unpack(KEYS)
 local prefix, worker, todo = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
-local turn, seen = tonumber(ARGV[4]), tonumber(ARGV[5])
+local call, seen = tonumber(ARGV[4]), tonumber(ARGV[5])
 local lease, leave_delay, hold, limit = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -23,8 +23,8 @@ local function save(name, entry)
   redis.call('HSET', names, name, cjson.encode(entry))
 end
 
--- A worker has no connection under a name any more, since `since`.
-local function depart(name, who, since)
+-- Takes a name from a worker, which has had no connection under it since `since` (ms).
+local function leave(name, who, since)
   local entry = load(name)
   redis.call('SREM', prefix .. who, name)
   if not entry or not entry.workers[who] then
@@ -39,14 +39,16 @@ local function depart(name, who, since)
   save(name, entry)
 end
 
-local function bury(who, since)
+-- Takes all names from a worker, and its lease.
+local function remove(who, since)
   for _, name in ipairs(redis.call('SMEMBERS', prefix .. who)) do
-    depart(name, who, since)
+    leave(name, who, since)
   end
   redis.call('ZREM', workers, who)
   redis.call('HDEL', turns, who)
 end
 
+-- Tells whether a newcomer is the user who holds the name: the rule of is_same in engines/presence.py.
 local function is_same(entry, session, address, supports_tokens)
   if entry.session == session then
     return true
@@ -68,7 +70,8 @@ function operations.claim(username, session, address, supports_tokens, limit_key
     end
     entry = nil
   end
-  entry = entry or { username = username, session = session, address = address, supports_tokens = supports_tokens, workers = {} }
+  entry = entry
+    or { username = username, session = session, address = address, supports_tokens = supports_tokens, workers = {} }
   if not entry.present then
     entry.present = true
     joined[#joined + 1] = entry.username
@@ -83,13 +86,13 @@ function operations.claim(username, session, address, supports_tokens, limit_key
 end
 
 function operations.release(username)
-  depart(string.lower(username), worker, now)
+  leave(string.lower(username), worker, now)
   return false
 end
 
--- What was known of this worker is forgotten; who is still here is claimed next.
+-- Forgets what was known of this worker, which claims next the names of all who are connected.
 function operations.begin()
-  bury(worker, now)
+  remove(worker, now)
   return false
 end
 
@@ -97,7 +100,7 @@ operations['end'] = operations.begin
 
 -- A call that was given up may still come, after those that followed; and Redis may be back with an older state.
 local version = tonumber(redis.call('HGET', room, 'version') or 0)
-if turn <= tonumber(redis.call('HGET', turns, worker) or 0) or version < seen then
+if call <= tonumber(redis.call('HGET', turns, worker) or 0) or version < seen then
   return 0
 end
 
@@ -113,7 +116,7 @@ if math.abs(now - last) > lease * 2 / 3 then
   end
 end
 for _, who in ipairs(redis.call('ZRANGEBYSCORE', workers, '-inf', now)) do
-  bury(who, now - lease)
+  remove(who, now - lease)
 end
 local first = todo[1] and todo[1][1]
 if first ~= 'begin' and not redis.call('ZSCORE', workers, worker) then
@@ -126,10 +129,10 @@ for i, operation in ipairs(todo) do
 end
 if first ~= 'end' then
   redis.call('ZADD', workers, now + lease, worker)
-  redis.call('HSET', turns, worker, turn)
+  redis.call('HSET', turns, worker, call)
 end
 
--- Who did not come back: first the others learn it, then, unless the name is still held, it is free.
+-- Announces users who did not come back, and frees their names, now or when these are not held any more.
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', leaving, '-inf', now)) do
   local entry = load(name)
   if entry and entry.present then
@@ -148,7 +151,7 @@ end
 
 local count, owner = redis.call('SCARD', online), redis.call('SISMEMBER', online, ARGV[10])
 if owner ~= owner_before then
-  redis.call('HSET', room, 'told', redis.call('HGET', room, 'seq') or 0) -- what the owner saw, no worker tells
+  redis.call('HSET', room, 'told', redis.call('HGET', room, 'seq') or 0) -- no worker notifies of what the owner saw
 end
 if count ~= before or owner ~= owner_before or #joined + #left > 0 then
   version = redis.call('HINCRBY', room, 'version', 1)

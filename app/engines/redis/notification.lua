@@ -1,6 +1,6 @@
--- Asks for the right to tell the owner of all messages up to a seq. With it a quiet time begins for all workers.
+-- Asks for the right to notify the owner of all messages up to a seq. With it a quiet time begins for all workers.
 -- KEYS: room. ARGV: the seq, the quiet time (ms). Returns how long to wait (ms), 0 if the right is given, and up to which
--- seq the owner had been told before.
+-- seq the owner had been notified.
 local room, seq = KEYS[1], tonumber(ARGV[1])
 local told, quiet_until = unpack(redis.call('HMGET', room, 'told', 'quiet_until'))
 local time = redis.call('TIME')
