@@ -98,7 +98,7 @@ class History:
         hidden = [hiding.id for hiding in self._hidden if hiding.seq <= since <= hiding.at]
         missed = [kept.data for kept in self._kept if kept.seq > since]
         room = self._frame_limit - DELETION_BYTES * len(hidden)
-        fits = room >= frames.HISTORY_BYTES and self._newest(len(missed), room) == missed
+        fits = room >= frames.HISTORY_OVERHEAD and self._newest(len(missed), room) == missed
         if len(missed) > self._recovery_limit or not fits:
             return None
         return frames.history_frame(missed, hidden)
@@ -106,7 +106,7 @@ class History:
     def _newest(self, limit: int, room: int) -> list[bytes]:
         """The newest messages, `limit` at most and as many as fit into so many bytes, oldest first."""
         newest: list[bytes] = []
-        room -= frames.HISTORY_BYTES
+        room -= frames.HISTORY_OVERHEAD
         for kept in reversed(self._kept):
             room -= len(kept.data) + 1
             if len(newest) == limit or room < 0:

@@ -19,7 +19,7 @@ from app.chat.drafts import Composer
 from app.chat.history import History
 from app.chat.registry import Connection, ConnectionRegistry
 from app.chat.rules import Rules
-from app.chat.turns import Turns
+from app.chat.throttle import FairThrottle
 from app.config import Settings
 from app.engines import Answer, Engine
 from app.engines.presence import LocalPresence, Session
@@ -48,7 +48,7 @@ class Chat:
         self._notifier = open_notifier(settings, engine)
         self.announcer = Announcer(registry, presence, settings.announce_limit, self._notifier.owner_came)
         self._composer = Composer(settings)
-        self.turns = Turns()  # for messages that may be expensive to check
+        self.throttle = FairThrottle()  # for messages that may be expensive to check
         self._posting: dict[str, Answer] = {}  # over HTTP, by draft: who waits for it to be stored
         self.draining = False
         self.admission: Admission  # from `start` on, as is what follows from the store's secret

@@ -20,7 +20,7 @@ from app.engines import drafts
 from app.engines import presence as presence_module
 from app.exceptions import CloseCode
 from app.main import create_app
-from app.wire import sender as outbox_module
+from app.wire import sender as sender_module
 from tests.conftest import UNLIMITED
 from tests.support.running import until
 
@@ -303,7 +303,7 @@ class Peer:
 async def app(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Starlette]:
     """A started app, in which nothing may be left of any connection at the end."""
     monkeypatch.setattr(presence_module, "LEAVE_DELAY", 0)
-    monkeypatch.setattr(outbox_module, "CLOSE_TIMEOUT", 0.01)
+    monkeypatch.setattr(sender_module, "CLOSE_TIMEOUT", 0.01)
     caplog.set_level(logging.INFO, "app")
     app = create_app(Settings.model_validate({"engine_url": "memory://", "ws_send_buffer": 65_536, **UNLIMITED}))
     registry: ConnectionRegistry = app.state.registry
