@@ -17,7 +17,7 @@ from app.config import Settings
 from app.engines import Engine
 from app.exceptions import StoreError
 from app.message import Message
-from app.owner.formats import MOST, Format, Notification, format_of
+from app.owner.formats import MAX_COUNT, Format, Notification, format_of
 from app.owner.webhook import Webhook
 
 if TYPE_CHECKING:  # Redis' driver may be missing
@@ -68,7 +68,7 @@ class Notifier:
         self._public_url = public_url
         self._on_sent = on_sent
         self._sleep = sleep
-        self._untold: deque[Message] = deque(maxlen=MOST)  # by seq
+        self._untold: deque[Message] = deque(maxlen=MAX_COUNT)  # by seq
         self._heard = asyncio.Event()
         self._telling: asyncio.Task[None] | None = None
 
@@ -95,7 +95,7 @@ class Notifier:
 
     def hide(self, seqs: Container[int]) -> None:
         """These messages were hidden: who took one back, or should not have written it, is not told of either."""
-        self._untold = deque((message for message in self._untold if message.seq not in seqs), MOST)
+        self._untold = deque((message for message in self._untold if message.seq not in seqs), MAX_COUNT)
 
     async def _tell(self) -> None:
         while True:
