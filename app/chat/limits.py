@@ -18,12 +18,8 @@ class Buckets:
     """
 
     def __init__(self, limit: int, window: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limit = limit
-        self._window = window
-        self._clock = clock
-        self._spent: OrderedDict[str, tuple[float, float]] = (
-            OrderedDict()
-        )  # by key: tokens taken, and when that was; oldest first
+        self._limit, self._window, self._clock = limit, window, clock
+        self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()  # by key: tokens taken, and when; by time
 
     def wait(self, key: str) -> float:
         """Returns the seconds until a token is available, rounded up to milliseconds; 0.0 when one is."""
@@ -68,8 +64,7 @@ class Window:
     __slots__ = ("_limit", "_seconds", "_times")
 
     def __init__(self, limit: int, seconds: float) -> None:
-        self._limit = limit
-        self._seconds = seconds
+        self._limit, self._seconds = limit, seconds
         self._times: list[float] = []
 
     def record(self, now: float) -> bool:

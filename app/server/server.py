@@ -35,17 +35,13 @@ logger = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """A server that drains on the first signal, and ends at once on the second.
+    """A server that drains on the first signal, and ends at once on the second."""
 
-    `spread`: seconds over which clients are told to come back. `exit_deadline`: when the process must have ended.
-    """
-
-    def __init__(self, config: uvicorn.Config, settings: Settings, spread: float) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
         super().__init__(config)
         self.settings = settings
-        self.spread = spread
         self.out_of_files = False
-        self.exit_deadline = 0.0
+        self.exit_deadline = 0.0  # of the process, once it has begun to drain
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Starts the drain, and the watchdog that ends the process when something hangs."""
@@ -91,7 +87,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains the chat while still listening, so that newcomers get a 503 instead of no answer."""
         logger.info("Draining: everybody is told to come back")
-        await main.app.state.chat.drain(self.spread)
+        await main.app.state.chat.drain(0.0 if self.config.reload else self.settings.shutdown_spread)
         # Tasks that hang are cancelled a moment before the watchdog acts, so that the store is closed all the same.
         self.config.timeout_graceful_shutdown = max(1, int(self.exit_deadline - time.monotonic() - 1))
         await super().shutdown(sockets)
@@ -125,8 +121,7 @@ class Worker(supervisor.Process):
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         """Serves with our Server, which must exist before the thread that answers the parent makes one of uvicorn's."""
-        settings = load_settings()
-        self._server = Server(self.config, settings, settings.shutdown_spread)
+        self._server = Server(self.config, load_settings())
         super().target(sockets)
 
 
@@ -163,7 +158,7 @@ def run(settings: Settings, listener: socket.socket, reload: bool, log_config: d
         if config.workers > 1:
             _run_workers(config, listener)
             return
-        server = Server(config, settings, spread=0.0 if reload else settings.shutdown_spread)
+        server = Server(config, settings)
         if reload:
             ChangeReload(config, target=server.run, sockets=[listener]).run()
         else:

@@ -53,7 +53,7 @@ class RoomData(BaseModel):
 
 
 class SessionData(RoomData):
-    """Who you are and where the room stands. Intervals are seconds, lengths characters.
+    """Who the client is, and the state of the room. Intervals are seconds, lengths characters.
 
     `token` proves this name on the next connection; the owner gets none.
     """
@@ -156,17 +156,9 @@ class ErrorFrame(BaseModel):
 
 
 ServerFrame = (
-    HistoryFrame
-    | SessionFrame
-    | MessageFrame
-    | HiddenFrame
-    | UserCountFrame
-    | RoomFrame
-    | SystemFrame
-    | PingFrame
-    | PongFrame
-    | ErrorFrame
-)
+    HistoryFrame | SessionFrame | MessageFrame | HiddenFrame | UserCountFrame | RoomFrame | SystemFrame
+    | PingFrame | PongFrame | ErrorFrame
+)  # fmt: skip
 
 
 def encode(frame: BaseModel) -> bytes:
