@@ -1,4 +1,4 @@
-"""Background tasks: started with a name, ended by whoever started them, and never dead in silence."""
+"""Background tasks that have a name, are ended by the code that started them, and log an error when they fail."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ logger = logging.getLogger(__name__)
 
 
 def spawn(body: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-    """Starts a task, which its caller must hold on to and `end`."""
+    """Starts a task. The caller must keep a reference to it, and `end` it."""
     task = asyncio.create_task(body, name=name)
     task.add_done_callback(_report)
     return task
 
 
 async def end(task: asyncio.Task[None]) -> None:
-    """Cancels a task and waits until it is gone. Safe to call again.
+    """Cancels a task and waits until it has ended. Safe to call again.
 
-    Asks more than once, because until Python 3.12 `asyncio.wait_for`, which libraries use, could lose a cancellation.
+    Cancels repeatedly, because until Python 3.12 `asyncio.wait_for`, which libraries use, could lose a cancellation.
     """
     while not task.done():
         task.cancel()

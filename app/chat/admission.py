@@ -147,8 +147,8 @@ class Admission:
         if connection.session.role == "owner":
             return False
         if bad:
-            return connection.bad_frames.full(connection.last_seen)
-        return self._settings.rate_limit_messages > 0 and connection.frames.full(connection.last_seen)
+            return connection.bad_frames.record(connection.last_seen)
+        return self._settings.rate_limit_messages > 0 and connection.frames.record(connection.last_seen)
 
 
 def _key(session: Session) -> str:

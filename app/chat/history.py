@@ -102,7 +102,7 @@ class History:
         hidden = [deletion.id for deletion in self._deletions if deletion.seq <= since <= deletion.at]
         missed = [kept.data for kept in self._kept if kept.seq > since]
         room = self._frame_limit - DELETION_BYTES * len(hidden)
-        fits = room >= frames.HISTORY_BYTES and self._newest(len(missed), room) == missed
+        fits = room >= frames.HISTORY_OVERHEAD and self._newest(len(missed), room) == missed
         if len(missed) > self._recovery_limit or not fits:
             return None
         return frames.history_frame(missed, hidden)
@@ -110,7 +110,7 @@ class History:
     def _newest(self, limit: int, room: int) -> list[bytes]:
         """The newest messages, `limit` at most and as many as fit into so many bytes, oldest first."""
         newest: list[bytes] = []
-        room -= frames.HISTORY_BYTES
+        room -= frames.HISTORY_OVERHEAD
         for kept in reversed(self._kept):
             room -= len(kept.data) + 1
             if len(newest) == limit or room < 0:

@@ -1,4 +1,4 @@
-"""Token buckets: how often something may be done, by session or by address. Knows nothing of who asks or what for."""
+"""Rate limits: token buckets by key (a session or an address), and a sliding window."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-REMEMBERED = 50_000  # keys; past that the one that asked least recently is forgotten
-FORGOTTEN_AT_ONCE = 2  # keys, at each take: more than one, so that a table shrinks while it is used
+MAX_KEYS = 50_000  # keys remembered; past that the least recently used one is forgotten
+FORGET_PER_TAKE = 2  # buckets; more than one, so that the table shrinks while it is used
 
 
 class Buckets:
-    """A bucket a key: `limit` at once, and as many again in `window` seconds. 0: no limit.
+    """A token bucket for each key: `limit` tokens at once, and as many again in `window` seconds. 0: no limit.
 
-    A bucket belongs to its key, not to a connection, so that coming back does not refill it.
+    A bucket belongs to its key, not to a connection, so that reconnecting does not refill it.
     """
 
     def __init__(
-        self, limit: int, window: float, clock: Callable[[], float] = time.monotonic, remembered: int = REMEMBERED
+        self, limit: int, window: float, clock: Callable[[], float] = time.monotonic, remembered: int = MAX_KEYS
     ) -> None:
         self._limit = limit
         self._window = window
@@ -27,27 +27,27 @@ class Buckets:
         self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()  # key: tokens taken, as of when; by time
 
     def wait(self, key: str) -> float:
-        """Seconds until a token is there, rounded up to milliseconds; 0.0 when one is."""
+        """Returns the seconds until a token is available, rounded up to milliseconds; 0.0 when one is."""
         if not self._limit:
             return 0.0
         missing = self._taken(key) + 1 - self._limit
         return max(0.0, math.ceil(1000 * missing * self._window / self._limit - 1e-6) / 1000)
 
     def take(self, key: str) -> None:
-        """Takes a token, which `wait` has found to be there."""
+        """Takes a token. Call `wait` first."""
         if self._limit:
             self._set(key, self._taken(key) + 1)
-            self.forget(FORGOTTEN_AT_ONCE)
+            self.forget(FORGET_PER_TAKE)
             if len(self._spent) > self._remembered:
                 self._spent.popitem(last=False)
 
     def give_back(self, key: str) -> None:
-        """Gives a token back that was taken."""
+        """Refunds a token."""
         if key in self._spent:
             self._set(key, max(0.0, self._taken(key) - 1))
 
     def forget(self, most: int) -> None:
-        """Drops up to `most` buckets that are full again, as each one is `window` seconds after its last take."""
+        """Drops up to `most` buckets that are full again, as each is `window` seconds after its last use."""
         horizon = self._clock() - self._window
         for _ in range(most):
             if not self._spent or next(iter(self._spent.values()))[1] > horizon:
@@ -64,17 +64,16 @@ class Buckets:
 
 
 class Window:
-    """Tells when `limit` things happened within `seconds`, exactly."""
+    """A sliding window that finds out exactly when `limit` events happen within `seconds`."""
 
     __slots__ = ("_limit", "_seconds", "_times")
 
     def __init__(self, limit: int, seconds: float) -> None:
-        self._limit = limit
-        self._seconds = seconds
+        self._limit, self._seconds = limit, seconds
         self._times: list[float] = []
 
-    def full(self, now: float) -> bool:
-        """Notes that it happened now; True when that is once too often."""
+    def record(self, now: float) -> bool:
+        """Records an event at `now` and returns whether it is the `limit`th one within `seconds`."""
         times, horizon = self._times, now - self._seconds
         if times and times[-1] <= horizon:
             times.clear()

@@ -18,8 +18,8 @@ from app.chat.drafts import make_draft
 from app.chat.history import History
 from app.chat.moderation import Moderation
 from app.chat.registry import Connection, ConnectionRegistry
+from app.chat.throttle import FairThrottle
 from app.chat.timing import Timing
-from app.chat.turns import Turns
 from app.config import Settings
 from app.engines import Backend
 from app.engines.engine import Answer
@@ -71,7 +71,7 @@ class Room:
         self.admission.on_rules()
         limit, delay = settings.announce_limit, timing.announce_delay
         self.announcer = Announcer(registry, self._presence, self.moderation, limit, delay, notifications.clear)
-        self.turns = Turns()  # for messages that may be expensive to check
+        self.throttle = FairThrottle()  # for messages that may be expensive to check
         self.draining = False
         self._owner_posts: dict[str, Answer] = {}  # of posts over HTTP that wait to be stored, by the draft's id
         self._epoch = opened.epoch

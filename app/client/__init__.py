@@ -1,4 +1,4 @@
-"""The reference client, and its terminal. Stands apart: it shares nothing with the server but the close codes.
+"""The reference client, and its terminal. It shares only the close codes and two small tools with the server.
 
 Read `client` first (connect, recover, reconnect), then `pending_posts` (exactly once) and `__main__` (the terminal).
 """

@@ -1,7 +1,4 @@
-"""The room in a terminal: what others write, and what you type. `python -m app.client --name ada`.
-
-Lines in, lines out; everything about the connection is the client's. Standard input may be a pipe or a file.
-"""
+"""The room in a terminal: `python -m app.client --name ada`. Standard input may be a pipe or a file."""
 
 from __future__ import annotations
 
@@ -21,24 +18,24 @@ from app.log import printable
 URL = "ws://localhost:8000/ws/chat"
 STDIN = 0
 CHUNK = 65_536  # bytes read at once, and the longest line
-AHEAD = 5  # lines that are read before the first of them is acknowledged
+MAX_UNANSWERED = 5  # lines that are posted before an answer is waited for
 
 
 def say(line: str) -> None:
-    """Writes one line, whatever is in it: nobody else may drive this terminal."""
+    """Prints one line, with control characters escaped: others must not drive this terminal."""
     sys.stdout.write(printable(line) + "\n")
     sys.stdout.flush()
 
 
 def show_message(data: Frame) -> None:
-    """A message: when, who and what. `text` is there only where it differs from `content`."""
+    """Prints a message. `text` is there only where it differs from `content`."""
     at = time.strftime("%H:%M", time.localtime(data["timestamp"]))
     name = data["username"] + (" (owner)" if data.get("role") == "owner" else "")
     say(f"[{at}] {name}: {data.get('text', data['content'])}")
 
 
 def show_frame(frame: Frame) -> None:
-    """What is no message: who is here, what was missed, which post was refused."""
+    """Prints any other frame that people should know of."""
     if frame["type"] == "history" and frame["recovered"]:
         say(f"* Back again; {len(frame['data'])} messages came meanwhile, none is lost.")
     elif frame["type"] == "user_count":
@@ -54,13 +51,13 @@ def show_frame(frame: Frame) -> None:
 
 
 def room_in_words(paused: bool, slow_mode: float, owner_online: bool, **_: object) -> str:
-    """Who may write how often, and whether the owner is here."""
+    """Returns a sentence about the state of the room."""
     pace = f"One message every {slow_mode:g} s" if slow_mode else "Everybody can write"
     return f"{'Only the owner can write' if paused else pace}. The owner is {'here' if owner_online else 'away'}."
 
 
 def show_state(state: State, why: str) -> None:
-    """How the connection is."""
+    """Prints a new state of the connection, and what to do."""
     hints = {
         State.ONLINE: " Type a line and press Enter; Ctrl-C leaves.",
         State.WAITING: " What you type is sent then.",
@@ -69,11 +66,11 @@ def show_state(state: State, why: str) -> None:
 
 
 async def readable(descriptor: int) -> None:
-    """Waits until there is something to read. Uses no thread: one that reads could not be ended."""
+    """Waits until there is something to read. Uses no thread, because a thread that reads can't be ended."""
     loop, ready = asyncio.get_running_loop(), asyncio.Event()
     try:
         loop.add_reader(descriptor, ready.set)
-    except PermissionError:  # epoll takes no regular files, which never let anybody wait
+    except PermissionError:  # epoll takes no regular files, which are always readable
         return
     try:
         await ready.wait()
@@ -82,7 +79,7 @@ async def readable(descriptor: int) -> None:
 
 
 async def read_lines(descriptor: int) -> AsyncIterator[str]:
-    """The lines of a terminal, pipe or file, as they come. A line that is too long comes in parts."""
+    """Reads the lines of a terminal, pipe or file as they come. A line over CHUNK comes in parts."""
     rest = b""
     while True:
         await readable(descriptor)
@@ -97,19 +94,19 @@ async def read_lines(descriptor: int) -> AsyncIterator[str]:
 
 
 async def post_lines(client: ChatClient, lines: AsyncIterator[str]) -> None:
-    """Posts every line, and waits until all of them are answered."""
+    """Posts each line, and waits until all of them are answered."""
     async for line in lines:
         if line.strip():
             try:
                 client.post(line)
             except ValueError as error:
                 say(f"* Not sent: {error}.")
-            await client.settle(AHEAD)
+            await client.settle(MAX_UNANSWERED)
     await client.settle()
 
 
 async def chat(url: str, name: str | None) -> int:
-    """Stays in the room until standard input ends or the server says no. The exit code."""
+    """Stays in the room until standard input ends or the server refuses. Returns the exit code."""
     lines = read_lines(STDIN)
     if name is None:
         sys.stdout.write("Your name: ")
@@ -129,7 +126,7 @@ async def chat(url: str, name: str | None) -> int:
 
 
 def main() -> int:
-    """The command line."""
+    """Runs the command line, and returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m app.client", description="The chat room in a terminal.")
     parser.add_argument("--url", default=URL, help="where the room is (default: %(default)s)")
     parser.add_argument("--name", help="your name in the room (default: asks for it)")

@@ -14,7 +14,7 @@ from app.config import Settings
 from app.engines.claim import NotificationClaim
 from app.exceptions import StoreError
 from app.message import Message
-from app.owner.formats import MOST, Format, Notification, format_of
+from app.owner.formats import MAX_COUNT, Format, Notification, format_of
 from app.owner.webhook import Webhook
 
 RETRY = 5.0  # seconds after which a store that was gone is asked again
@@ -40,7 +40,7 @@ class Notifier:
         self._public_url = public_url
         self._on_sent = on_sent
         self._sleep = sleep
-        self._waiting: deque[Message] = deque(maxlen=MOST)  # by seq
+        self._waiting: deque[Message] = deque(maxlen=MAX_COUNT)  # by seq
         self._added = asyncio.Event()
 
     def add(self, messages: Sequence[Message]) -> None:
@@ -57,7 +57,7 @@ class Notifier:
 
     def remove(self, seqs: Container[int]) -> None:
         """Drops messages that were deleted, by their author or by the owner."""
-        self._waiting = deque((message for message in self._waiting if message.seq not in seqs), MOST)
+        self._waiting = deque((message for message in self._waiting if message.seq not in seqs), MAX_COUNT)
 
     async def run(self) -> None:
         """Notifies the owner until cancelled."""

@@ -1,4 +1,4 @@
-"""What a client sent and the endpoint has not read yet. Knows nothing of what is in it."""
+"""The queue of WebSocket events between the protocol and the endpoint."""
 
 from __future__ import annotations
 
@@ -10,40 +10,36 @@ YIELD_AFTER = 0.004  # seconds of reading without a pause after which the event 
 
 
 class EventQueue:
-    """The events for one endpoint. An asyncio.Queue would cost an idle connection 3 KiB for what it never uses."""
+    """A queue for one reader at a time. An asyncio.Queue would cost each idle connection 3 KiB more."""
 
-    __slots__ = ("_events", "_taken", "_turn", "_waiter")
+    __slots__ = ("_events", "_next", "_waiter", "_yield_at")
 
     def __init__(self) -> None:
         self._events: list[Any] = []
-        self._taken = 0
-        self._turn = 0.0
+        self._next = 0  # index of the oldest event that has not been read
+        self._yield_at = 0.0
         self._waiter: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
-        return len(self._events) - self._taken
-
-    def empty(self) -> bool:
-        """As asyncio.Queue has it."""
-        return not len(self)
+        return len(self._events) - self._next
 
     def put_nowait(self, event: Any) -> None:
-        """Adds an event."""
+        """Adds an event, and wakes the reader."""
         self._events.append(event)
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def get(self) -> Any:
-        """The oldest event. For one reader at a time, who gives the event loop back when it has read for a while."""
-        if not self.empty() and time.monotonic() > self._turn:
+        """Returns the oldest event; waits for one. Now and then gives other tasks a turn, however many there are."""
+        if self and time.monotonic() > self._yield_at:
             await asyncio.sleep(0)
-            self._turn = time.monotonic() + YIELD_AFTER
-        while self.empty():
+            self._yield_at = time.monotonic() + YIELD_AFTER
+        while not self:
             self._events.clear()
-            self._taken = 0
+            self._next = 0
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
             self._waiter = None
-            self._turn = time.monotonic() + YIELD_AFTER
-        self._taken += 1
-        return self._events[self._taken - 1]
+            self._yield_at = time.monotonic() + YIELD_AFTER
+        self._next += 1
+        return self._events[self._next - 1]

@@ -1,7 +1,4 @@
-"""Our uvicorn: listens, keeps within the limits of the machine, and drains when it is told to stop.
-
-Knows of the chat only that it can be drained.
-"""
+"""Our uvicorn: one process or several that listen, stay within the machine's limits, and drain when told to stop."""
 
 from __future__ import annotations
 
@@ -30,51 +27,50 @@ from app.server.request_protocol import RequestProtocol
 from app.server.socket_protocol import SocketProtocol
 from app.wire.client_frames import MAX_FRAME
 
-GC_THRESHOLD = 20_000  # objects, about 300 connections' worth
+GC_THRESHOLD = 20_000  # objects, those of about 300 connections
 SPARE_FILES = 256  # for the store, the log, and peers that are being refused
-ANY = ("0.0.0.0", "::")
+WILDCARDS = ("0.0.0.0", "::")
 
 logger = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """Drains on the first signal: who is here is told to come back, spread over time. The second ends it at once."""
+    """A server that drains on the first signal, and ends at once on the second."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings, spread: float) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
         super().__init__(config)
         self.settings = settings
-        self.spread = spread
         self.out_of_files = False
-        self.gone_by = 0.0
+        self.exit_deadline = 0.0  # of the process, once it has begun to drain
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Starts the drain, and the watchdog that ends the process when something hangs."""
-        if self.should_exit and multiprocessing.parent_process():
-            return  # which passes on what the terminal sent already
         if self.should_exit:
+            if multiprocessing.parent_process():
+                return  # the parent repeats a signal that the terminal sent to all processes
             os._exit(128 + sig)
         watchdog = threading.Timer(self.settings.shutdown_timeout, os._exit, (1,))
         watchdog.daemon = True
         watchdog.start()
-        self.gone_by = time.monotonic() + self.settings.shutdown_timeout
-        # At its end uvicorn raises again what it got, and a worker that ends by SIGINT does so with a traceback.
+        self.exit_deadline = time.monotonic() + self.settings.shutdown_timeout
+        # uvicorn raises the signal again at its end, and a worker that ends by SIGINT does so with a traceback.
         super().handle_exit(signal.SIGTERM if multiprocessing.parent_process() else sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts listening, says where, and leaves what was loaded to no garbage collection."""
+        """Starts listening, logs where, and takes everything loaded so far out of garbage collection."""
         await super().startup(sockets)
         host, port = sockets[0].getsockname()[:2] if sockets else (self.settings.host, self.settings.port)
-        logger.info("Listening on http://%s:%d (Ctrl-C to stop)", "localhost" if host in ANY else host, port)
-        # What is here now stays, and a connection leaves no cycles: looking at all of it for each few new ones took a
-        # sixth of the time that a connection costs.
+        logger.info("Listening on http://%s:%d (Ctrl-C to stop)", "localhost" if host in WILDCARDS else host, port)
+        # Everything loaded now stays, and a connection leaves no cycles. Collections took a sixth of the time of
+        # connecting, because they looked at all of it again for every few connections.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second. Says once that files have run out, for libuv then turns peers away without a word.
+        """Runs ten times a second. Ends a worker whose parent was killed, because it would keep the port.
 
-        Ends a worker whose parent was killed, which would keep the port from the next one.
+        Logs once that file descriptors have run out, because libuv then turns peers away silently.
         """
         parent = multiprocessing.parent_process()
         if parent and not parent.is_alive():
@@ -89,48 +85,48 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drains the chat while still listening, so that whoever comes now hears 503 and not silence."""
+        """Drains the chat while still listening, so that newcomers get a 503 instead of no answer."""
         logger.info("Draining: everybody is told to come back")
-        await main.app.state.room.drain(self.spread)
-        # What hangs is cancelled a moment before the watchdog, so that the store is closed all the same.
-        self.config.timeout_graceful_shutdown = max(1, int(self.gone_by - time.monotonic() - 1))
+        await main.app.state.room.drain(0.0 if self.config.reload else self.settings.shutdown_spread)
+        # Tasks that hang are cancelled a moment before the watchdog acts, so that the store is closed all the same.
+        self.config.timeout_graceful_shutdown = max(1, int(self.exit_deadline - time.monotonic() - 1))
         await super().shutdown(sockets)
 
 
 class Worker(supervisor.Process):
-    """One of several processes that serve."""
+    """One of several processes that serve, as the supervisor sees it."""
 
     any_started = False
 
     def _healthcheck(self, timeout: float) -> bool | None:
+        """Remembers whether any worker has ever started."""
         started = super()._healthcheck(timeout)
         Worker.any_started |= bool(started)
         return started
 
     @property
     def exitcode(self) -> int | None:
-        """As the supervisor shall see it. Once the room was open, who can't start (Redis is away) is tried again,
+        """Returns 1 for a worker that could not start although another one had, so that it is tried again.
 
-        where uvicorn would end all the others with it.
+        Redis may be away for a while. uvicorn would end all workers at STARTUP_FAILURE.
         """
         code = super().exitcode
         return 1 if code == STARTUP_FAILURE and Worker.any_started else code
 
     def join(self) -> None:
-        """Waits for its end, after which its connections are in nobody's count."""
+        """Waits for its end, and takes its connections out of the metrics."""
         super().join()
         if self.pid:
             metrics.forget(self.pid)
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serves, on our server. Made before the thread that answers the parent could ask for another one."""
-        settings = load_settings()
-        self._server = Server(self.config, settings, settings.shutdown_spread)
+        """Serves with our Server, which must exist before the thread that answers the parent makes one of uvicorn's."""
+        self._server = Server(self.config, load_settings())
         super().target(sockets)
 
 
 def raise_file_limit(connections: int) -> None:
-    """Raises the soft limit of open files to what so many connections need, or says that it can't be."""
+    """Raises the soft limit of open files to what that many connections need, or logs that the hard limit is lower."""
     needed = connections + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < needed:
@@ -140,7 +136,7 @@ def raise_file_limit(connections: int) -> None:
 
 
 def run(settings: Settings, listener: socket.socket, reload: bool, log_config: dict[str, Any]) -> None:
-    """Serves on a bound socket until a signal ends it; for `reload` always with one worker."""
+    """Serves on a bound socket until a signal ends it. With `reload` there is one worker, whatever the settings say."""
     config = uvicorn.Config(
         "app.main:app",
         http=RequestProtocol,
@@ -162,7 +158,7 @@ def run(settings: Settings, listener: socket.socket, reload: bool, log_config: d
         if config.workers > 1:
             _run_workers(config, listener)
             return
-        server = Server(config, settings, spread=0.0 if reload else settings.shutdown_spread)
+        server = Server(config, settings)
         if reload:
             ChangeReload(config, target=server.run, sockets=[listener]).run()
         else:
@@ -170,9 +166,9 @@ def run(settings: Settings, listener: socket.socket, reload: bool, log_config: d
 
 
 def _run_workers(config: uvicorn.Config, listener: socket.socket) -> None:
-    supervisor.Process = Worker  # type: ignore[misc] # it has no other way to name the server
+    supervisor.Process = Worker  # type: ignore[misc] # there is no other way to choose the class
     parent = Multiprocess(config, sockets=[listener])
     with metrics.shared():
         parent.run()
     if any(worker.exitcode == STARTUP_FAILURE for worker in parent.processes):
-        sys.exit(STARTUP_FAILURE)  # it would end as if all were well
+        sys.exit(STARTUP_FAILURE)  # the supervisor would end with 0

@@ -1,12 +1,9 @@
-"""WebSocket below ASGI: a direct way to the socket, and limits on what a hostile peer can hold open.
-
-Knows nothing of the chat.
-"""
+"""WebSocket below ASGI: a direct way to the socket, and limits on what a hostile peer can hold open."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -16,192 +13,193 @@ from websockets.protocol import State
 
 from app.exceptions import CloseCode
 from app.server.event_queue import EventQueue
-from app.wire.sender import DIRECT
+from app.wire.sender import CLOSE_TIMEOUT, DIRECT
 
-CLOSE_TIMEOUT = 5.0  # seconds that a peer may take to read up to its close frame, before it is cut off
-HURRY = 1.0  # the same at the server's end, and for a peer whose input is discarded
+SHORT_CLOSE_TIMEOUT = 1.0  # CLOSE_TIMEOUT when the server stops, and for a peer whose input is discarded
 INVALID_UTF8 = 1007
-EVENT_LIMIT = 64  # events that may wait for the app before the parser waits for it
-SLICE = 4096  # bytes that are parsed before the flood limit is looked at again
+MAX_EVENTS = 64  # events that may wait for the app before the parser waits for it
+PARSE_CHUNK = 4096  # bytes that are parsed before the flood limit is looked at again
 FLOOD_FRAMES = 200  # frames that the app does not see, which a peer may send in
 FLOOD_SECONDS = 10.0
 
-WRITABLE = asyncio.Event()
-WRITABLE.set()  # for ever
+ALWAYS_SET = asyncio.Event()
+ALWAYS_SET.set()
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
-    """One WebSocket. Offers itself to the app as the extension DIRECT: `transport`, `close_sent` and `close`."""
+    """One WebSocket. Offers itself to the app as the extension DIRECT; see `DirectSocket`."""
 
-    # What uvicorn's class sets on each instance, but what is never set: a dict for these would take 2 KiB, and a
-    # fan-out would look into all of them. An attribute that is missing here still works.
+    # All attributes that uvicorn's class sets on each instance, and ours: a dict for them would take 2 KiB, and a
+    # fan-out would look into all of these dicts. (An attribute that is missing here still works.)
     __slots__ = (
         *("app", "app_state", "asgi_version", "client", "close_sent", "close_timeout", "close_timer", "config"),
         *("conn", "connections", "curr_msg_data_type", "default_headers", "disconnected", "frames"),
         *("handshake_complete", "handshake_initiated", "initial_response", "last_ping_rtt", "logger", "loop"),
         *("pending_ping_payload", "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer", "pong_timer"),
         *("queue", "read_paused", "request", "response", "root_path", "scheme", "scope", "server", "tasks"),
-        *("transport", "writable", "discarding", "flood_count", "flood_until", "event_queue", "unparsed"),
+        *("transport", "writable", "discarding", "flood_count", "flood_until", "unparsed"),
     )
+    queue: EventQueue  # type: ignore[assignment] # uvicorn only calls put_nowait
+    scope: dict[str, Any]  # type: ignore[assignment] # uvicorn's type has no room for an extension of our own
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.discarding = False
         self.flood_count, self.flood_until = 0, 0.0
         self.unparsed = b""
-        self.queue = self.event_queue = EventQueue()  # type: ignore[assignment] # it has what uvicorn uses of a Queue
-        self.writable = WRITABLE
+        self.queue = EventQueue()
+        self.writable = ALWAYS_SET  # the app never waits for a client: the sender looks at how much is buffered
+
+    def pause_writing(self) -> None:
+        """Does nothing: see `writable`."""
+
+    resume_writing = pause_writing
 
     def handle_connect(self, event: Request) -> None:
         """Adds the extension before the app sees the scope."""
         super().handle_connect(event)
         if self.response.status_code == 101:
-            cast(dict[str, object], self.scope["extensions"])[DIRECT] = self
-
-    def close(self, code: int, reason: str) -> None:
-        """Writes a close frame after what waits, and cuts off a peer that does not read up to it."""
-        if self.close_sent or self.transport.is_closing() or self.conn.state is not State.OPEN:
-            return
-        self.conn.send_close(code, reason)
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        self.cut_off_later()
-        if code == CloseCode.FLOOD:
-            self.discard_input()
-        self.read_or_pause()  # the peer's answer may come after frames that the app has not taken
-
-    def cut_off_later(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Closing alone would wait for ever for a peer that does not read."""
-        if self.close_timer:
-            self.close_timer.cancel()
-        self.close_timer = self.loop.call_later(timeout, self.transport.abort)
-
-    def discard_input(self) -> None:
-        """Neither reads nor keeps anything from now on: the peer has sent too much."""
-        self.discarding = True
-        self.frames.clear()
-        self.cut_off_later(HURRY)
+            self.scope["extensions"][DIRECT] = self
 
     async def send(self, message: Any) -> None:
-        """Sends an event of the app. Once the handshake is answered, frames are parsed."""
+        """Sends an event of the app. Parses what came meanwhile once the handshake is answered."""
         await super().send(message)
         if message["type"] == "websocket.accept":
             if not self.handshake_complete:
                 raise ClientDisconnected  # the peer left meanwhile; uvicorn would log that the app answered nothing
-            # Never looked at again, and a fifth of an idle connection's memory.
+            # These are not used again, and are a fifth of an idle connection's memory.
             self.request = self.response = None  # type: ignore[assignment]
-            cast(list[object], self.scope["headers"]).clear()
+            self.scope["headers"].clear()
             self.parse()
         elif message["type"] == "websocket.http.response.body" and not message.get("more_body"):
             self.handshake_complete = True  # uvicorn forgets it, and would log that the app answered nothing
 
-    def pause_writing(self) -> None:
-        """The app does not wait for the client: it looks at how much waits."""
-
-    def resume_writing(self) -> None:
-        """See `pause_writing`."""
+    async def receive(self) -> Any:
+        """Returns the next event for the app."""
+        event = await self.queue.get()
+        if not self.queue:
+            self.parse()
+        return event
 
     def data_received(self, data: bytes) -> None:
-        """Keeps what came until the app has dealt with what came before it. At most one read is kept: see below."""
+        """Parses what came, or keeps it until it can be parsed: one read at most, because reading pauses then."""
         self.unparsed += data
         self.parse()
 
     def parse(self) -> None:
-        """Parses in slices, so that a flood is noticed before all of it has cost its time."""
-        data, at = self.unparsed, 0
-        while at < len(data) and self.may_parse():
-            super().data_received(data[at : at + SLICE])
-            at += SLICE
-        self.unparsed = b"" if self.discarding or self.transport.is_closing() else data[at:]
-        self.read_or_pause()
+        """Parses in chunks, so that a flood is noticed before all of it has cost its time.
 
-    def may_parse(self) -> bool:
-        """Whether the next slice is wanted now: the request, then frames between the answer to it and the end."""
-        if self.discarding or self.transport.is_closing():
-            return False
-        if self.handshake_initiated and not self.handshake_complete:
-            return False  # a frame before the handshake is answered breaks websockets' parser
-        return self.close_sent or len(self.event_queue) < EVENT_LIMIT
-
-    def read_or_pause(self) -> None:
-        """Reads only while everything read is parsed and, until the close frame is sent, taken by the app.
-
-        uvicorn pauses at each message. What arrives meanwhile waits in the kernel, and its window holds the peer up.
+        Pauses after the request, because a frame before the handshake is answered breaks websockets' parser, and while
+        the app has enough to do. Drops what is left at the end of the connection.
         """
-        pause = self.discarding or bool(self.unparsed)
+        data, at = self.unparsed, 0
+        while at < len(data) and not (self.discarding or self.transport.is_closing()):
+            awaits_answer = self.handshake_initiated and not self.handshake_complete
+            if awaits_answer or (len(self.queue) >= MAX_EVENTS and not self.close_sent):
+                break
+            super().data_received(data[at : at + PARSE_CHUNK])
+            at += PARSE_CHUNK
+        self.unparsed = b"" if self.discarding or self.transport.is_closing() else data[at:]
+        self.pause_or_resume_reading()
+
+    def pause_or_resume_reading(self) -> None:
+        """Reads only while all input is parsed and, from the handshake to the close frame, taken by the app.
+
+        What arrives meanwhile waits in the kernel, whose TCP window holds the peer back.
+        """
+        events_wait = bool(self.queue) and self.handshake_complete and not self.close_sent
+        pause = self.discarding or bool(self.unparsed) or events_wait
         if pause and not self.read_paused:
             self.transport.pause_reading()
-            self.read_paused = True
-        elif not pause and self.read_paused and (self.close_sent or self.event_queue.empty()):
-            self.read_paused = False
+        elif not pause and self.read_paused:
             self.transport.resume_reading()
+        self.read_paused = pause
 
-    async def receive(self) -> Any:
-        """The next event for the app."""
-        event = await self.event_queue.get()
-        if self.event_queue.empty():
-            self.parse()
-        return event
+    def send_receive_event_to_app(self) -> None:
+        """Queues a whole message for the app. Text that is no UTF-8 ends the connection (RFC 6455, section 8.1).
+
+        Replaces uvicorn's, which would log that with a traceback.
+        """
+        data = b"".join(self.frames)
+        self.frames = []
+        if self.close_sent:
+            self.count_unseen_frame()
+        elif self.curr_msg_data_type == "bytes":
+            self.queue.put_nowait({"type": "websocket.receive", "bytes": data})
+        else:
+            try:
+                self.queue.put_nowait({"type": "websocket.receive", "text": data.decode()})
+            except UnicodeDecodeError:
+                self.close(INVALID_UTF8, "invalid UTF-8")
 
     def handle_ping(self) -> None:
-        """Answered by the parser; counted here."""
+        """Counts a ping, which the parser has answered."""
         super().handle_ping()
-        self.count_hidden_frame()
+        self.count_unseen_frame()
 
     def handle_pong(self, event: Frame) -> None:
-        """Unasked pongs cost as much as pings."""
+        """Counts a pong: unasked ones cost as much as pings."""
         super().handle_pong(event)
-        self.count_hidden_frame()
+        self.count_unseen_frame()
 
     def handle_cont(self, event: Frame) -> None:
-        """Empty ones would pile up without ever reaching the size limit."""
+        """Counts a continuation frame: empty ones would pile up without ever reaching the size limit."""
         super().handle_cont(event)
-        self.count_hidden_frame()
+        self.count_unseen_frame()
 
-    def count_hidden_frame(self) -> None:
-        """Closes a peer that floods with frames which the app does not see. After our close frame, that is any."""
+    def count_unseen_frame(self) -> None:
+        """Ends a peer that floods with frames that the app does not see: after our close frame, that is any frame."""
         now = self.loop.time()
         if now > self.flood_until:
             self.flood_until, self.flood_count = now + FLOOD_SECONDS, 0
         self.flood_count += 1
         if self.flood_count > FLOOD_FRAMES:
             self.close(CloseCode.FLOOD, "too many frames")
-            self.discard_input()  # if it was closing already, too
+            self.discard_input()  # `close` does not if the connection was closing already
+
+    def discard_input(self) -> None:
+        """Neither reads nor keeps anything from now on: the peer has sent too much."""
+        self.discarding = True
+        self.frames.clear()
+        self.abort_later(SHORT_CLOSE_TIMEOUT)
+
+    def close(self, code: int, reason: str) -> None:
+        """Writes a close frame after everything that is buffered. Safe to call again."""
+        if self.close_sent or self.transport.is_closing() or self.conn.state is not State.OPEN:
+            return
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.abort_later()
+        if code == CloseCode.FLOOD:
+            self.discard_input()
+        self.pause_or_resume_reading()  # the peer's answer may come after frames that the app has not taken
+
+    def abort_later(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Aborts the connection after `timeout` seconds: closing alone waits for ever for a peer that does not read."""
+        if self.close_timer:
+            self.close_timer.cancel()
+        self.close_timer = self.loop.call_later(timeout, self.transport.abort)
 
     def handle_close(self, event: Frame) -> None:
-        """The peer's close frame: the end, whether it reads our answer or not."""
+        """Ends the connection on the peer's close frame, whether it reads our answer or not."""
         super().handle_close(event)
         if not self.disconnected:
-            self.cut_off_later()
+            self.abort_later()
 
     def handle_parser_exception(self) -> None:
-        """A frame that breaks the protocol or the size limit."""
+        """Ends the connection after a frame that breaks the protocol or the size limit."""
         super().handle_parser_exception()
-        self.cut_off_later()
-
-    def send_receive_event_to_app(self) -> None:
-        """Closes when a text frame is no UTF-8 (RFC 6455, section 8.1), which uvicorn would log with a traceback."""
-        if self.close_sent:
-            self.frames.clear()
-            self.count_hidden_frame()
-            return
-        if self.curr_msg_data_type == "text":
-            try:
-                b"".join(self.frames).decode()
-            except UnicodeDecodeError:
-                self.frames.clear()
-                self.close(INVALID_UTF8, "invalid UTF-8")
-                return
-        super().send_receive_event_to_app()
+        self.abort_later()
 
     def eof_received(self) -> None:
-        """The peer sends nothing more. The transport closes once all is written, which may be never."""
+        """Ends the connection of a peer that sends nothing more. Closing waits for all output, maybe for ever."""
         self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
-        self.cut_off_later()
+        self.abort_later()
 
     def shutdown(self) -> None:
-        """The server's end: who is told to come back may answer, for a moment, lest a reset swallows the news."""
+        """Ends the connection when the server stops. A peer may answer first: a reset would lose the close frame."""
         if self.handshake_complete:
             self.close(CloseCode.RESTART, CloseCode.RESTART.reason)
-        self.loop.call_later(HURRY if self.handshake_complete else 0, self.transport.abort)
+        self.loop.call_later(SHORT_CLOSE_TIMEOUT if self.handshake_complete else 0, self.transport.abort)

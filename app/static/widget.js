@@ -1,6 +1,6 @@
 /*
  * The chat widget: a button in a page's corner, or its <portfolio-chat> elements. Nothing becomes HTML.
- * Connection and Posts are app/client.py and app/posts.py again.
+ * Connection and Posts are app/client/client.py and app/client/pending_posts.py again.
  */
 (() => {
 "use strict";

@@ -97,7 +97,7 @@ class ChatEndpoint(WebSocketEndpoint):
         if len(data) <= LONG or not self.connection:
             self._receive(data)
             return
-        async with self.room.turns.take(self.connection.limit_key or self.connection.session.id):
+        async with self.room.throttle.turn(self.connection.limit_key or self.connection.session.id):
             self._receive(data)
 
     def _receive(self, data: str | bytes) -> None:

@@ -1,7 +1,4 @@
-"""What clients may send: a pydantic model of every frame, and the way from bytes to a frame.
-
-Knows nothing of sockets. One frame is one JSON object, told apart by `type`.
-"""
+"""The frames that clients send: a pydantic model of each, and `decode`. A frame is a JSON object with a `type`."""
 
 from __future__ import annotations
 
@@ -38,14 +35,12 @@ class ClientPong(BaseModel):
 ClientFrame = Post | ClientPing | ClientPong
 
 
-class _Marked(BaseModel):
+class _WithNonce(BaseModel):
     nonce: Nonce
 
 
-_client_frame: TypeAdapter[ClientFrame] = TypeAdapter(Annotated[ClientFrame, Field(discriminator="type")])
-
-# pydantic's own sentences quote what was sent, so each kind of fault gets one of ours.
-_FAULTS = {
+_adapter: TypeAdapter[ClientFrame] = TypeAdapter(Annotated[ClientFrame, Field(discriminator="type")])
+_MESSAGES = {  # by pydantic's type of error; its own messages quote what was sent
     "json_invalid": "This is not JSON, or holds half a character. Send one JSON object in each text frame.",
     "dict_type": 'A frame is a JSON object, such as {"type": "message", "content": "Hello"}.',
     "union_tag_not_found": 'The frame has no "type". Known types are "message", "ping" and "pong".',
@@ -57,17 +52,17 @@ _FAULTS = {
 
 
 def decode(raw: str | bytes) -> ClientFrame:
-    """The frame that a client sent. Raises InvalidFrame whatever it holds, never anything else."""
+    """Returns the frame that a client sent. Raises InvalidFrame, and nothing else, for anything that is not one."""
     try:
-        return _client_frame.validate_json(raw)
+        return _adapter.validate_json(raw)
     except ValidationError as error:
         kind = error.errors(include_url=False, include_context=False, include_input=False)[0]["type"]
-        raise InvalidFrame(_FAULTS.get(kind)) from None
+        raise InvalidFrame(_MESSAGES.get(kind)) from None
 
 
 def nonce_of(raw: str | bytes) -> str | None:
-    """The nonce of a frame that was refused, so that its sender learns which one it was."""
+    """Returns the nonce of a refused frame, if it has one, so that its sender learns which frame it was."""
     try:
-        return _Marked.model_validate_json(raw).nonce
+        return _WithNonce.model_validate_json(raw).nonce
     except ValidationError:
         return None

@@ -1,7 +1,4 @@
-"""What the server sends: a pydantic model of every frame, and the way from a frame to bytes.
-
-Knows nothing of sockets or of Starlette. One frame is one JSON object, told apart by `type`.
-"""
+"""The frames that the server sends: a pydantic model of each, and `encode`. A frame is a JSON object with a `type`."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from app import metrics
 from app.exceptions import ChatError, RequestRefused, codes
 from app.message import Message
 
-HISTORY_BYTES = 100  # of a history frame, beside its messages and the commas between them
+HISTORY_OVERHEAD = 100  # bytes of a history frame, beside its messages and the commas between them
 
 
 class MessageData(BaseModel):
@@ -56,7 +53,7 @@ class RoomData(BaseModel):
 
 
 class SessionData(RoomData):
-    """Who you are and where the room stands. Intervals are seconds, lengths characters.
+    """Who the client is, and the state of the room. Intervals are seconds, lengths characters.
 
     `token` proves this name on the next connection; the owner gets none.
     """
@@ -72,7 +69,7 @@ class SessionData(RoomData):
 
 
 class SessionFrame(BaseModel):
-    """The second frame."""
+    """The second frame: the client's session, and the state of the room."""
 
     type: Literal["session"] = "session"
     data: SessionData
@@ -85,35 +82,35 @@ class UserCountData(BaseModel):
 
 
 class UserCountFrame(BaseModel):
-    """How many are here, after each change."""
+    """How many users are connected, after each change."""
 
     type: Literal["user_count"] = "user_count"
     data: UserCountData
 
 
 class RoomFrame(BaseModel):
-    """How the room is now, after each change. `session` has the same three fields."""
+    """The state of the room, after each change. `session` has the same three fields."""
 
     type: Literal["room"] = "room"
     data: RoomData
 
 
 class HiddenData(BaseModel):
-    """Which message. `nonce` is that of a post sent again, whose sender alone is told."""
+    """Names the message. `nonce` is only in the answer to a post that was sent again."""
 
     id: str
     nonce: str | None = None
 
 
 class HiddenFrame(BaseModel):
-    """A message is hidden: take it away. It is in no history any more."""
+    """A message is deleted: take it away. It is in no history any more."""
 
     type: Literal["hidden"] = "hidden"
     data: HiddenData
 
 
 class SystemData(BaseModel):
-    """Somebody came or went. Not stored, so without `seq`."""
+    """A user came or went. Not stored, so there is no `seq`."""
 
     id: str
     username: Literal["System"] = "System"
@@ -124,7 +121,7 @@ class SystemData(BaseModel):
 
 
 class SystemFrame(BaseModel):
-    """An announcement, to everyone but whom it is about."""
+    """An announcement, to everyone but the user it is about."""
 
     type: Literal["system"] = "system"
     data: SystemData
@@ -143,7 +140,7 @@ class PongFrame(BaseModel):
 
 
 class ErrorData(BaseModel):
-    """Why, for programs. `nonce` is the refused frame's own; `retry_after` is seconds, where waiting helps."""
+    """The reason, for programs. `nonce` is that of the refused frame; `retry_after` is seconds, where waiting helps."""
 
     code: str = Field(json_schema_extra={"enum": [*sorted(codes() - codes(RequestRefused))]})
     nonce: str | None = None
@@ -151,7 +148,7 @@ class ErrorData(BaseModel):
 
 
 class ErrorFrame(BaseModel):
-    """What was refused, in plain English."""
+    """A refusal. `message` says in plain English what was refused."""
 
     type: Literal["error"] = "error"
     message: str
@@ -159,26 +156,18 @@ class ErrorFrame(BaseModel):
 
 
 ServerFrame = (
-    HistoryFrame
-    | SessionFrame
-    | MessageFrame
-    | HiddenFrame
-    | UserCountFrame
-    | RoomFrame
-    | SystemFrame
-    | PingFrame
-    | PongFrame
-    | ErrorFrame
-)
+    HistoryFrame | SessionFrame | MessageFrame | HiddenFrame | UserCountFrame | RoomFrame | SystemFrame
+    | PingFrame | PongFrame | ErrorFrame
+)  # fmt: skip
 
 
 def encode(frame: BaseModel) -> bytes:
-    """A frame as JSON in UTF-8. Fields that are None are left out."""
+    """Encodes a frame as JSON in UTF-8. Fields that are None are left out."""
     return frame.__pydantic_serializer__.to_json(frame, exclude_none=True)
 
 
 def encode_data(message: Message) -> bytes:
-    """The `data` of a message frame: encoded once, for the live frame and for every history it will be in."""
+    """Encodes the `data` of a message frame once, for the live frame and for every history it will be in."""
     data = MessageData.model_construct(
         id=message.id,
         seq=message.seq,
@@ -193,30 +182,30 @@ def encode_data(message: Message) -> bytes:
 
 
 def message_frame(data: bytes) -> bytes:
-    """A MessageFrame around ready-made data."""
+    """Makes a MessageFrame of encoded data."""
     return b'{"type":"message","data":%b}' % data
 
 
-def history_frame(datas: Iterable[bytes], hidden: Sequence[str] | None = None) -> bytes:
-    """A HistoryFrame around ready-made data; a recovery if it is known which ids were hidden meanwhile."""
+def history_frame(messages: Iterable[bytes], hidden: Sequence[str] | None = None) -> bytes:
+    """Makes a HistoryFrame of encoded data. It is a recovery if `hidden` is given: the ids deleted meanwhile."""
     tail = b'],"recovered":false}' if hidden is None else b'],"recovered":true,"hidden":%b}' % to_json(hidden)
-    return b'{"type":"history","data":[' + b",".join(datas) + tail
+    return b'{"type":"history","data":[' + b",".join(messages) + tail
 
 
 def hidden_frame(message_id: str, nonce: str | None = None) -> bytes:
-    """A HiddenFrame."""
+    """Makes a HiddenFrame."""
     return encode(HiddenFrame(data=HiddenData(id=message_id, nonce=nonce)))
 
 
 def error_frame(error: ChatError, nonce: str | None = None) -> bytes:
-    """An ErrorFrame that says what `error` says, and nothing of what the client sent but its nonce."""
+    """Makes an ErrorFrame of an error, and counts it. Nothing that the client sent is in it but the nonce."""
     metrics.refusals.inc(error.code)
     data = ErrorData(code=error.code, nonce=nonce, retry_after=error.retry_after)
     return encode(ErrorFrame(message=str(error), data=data))
 
 
 def answer_frame(answer: Message | ChatError, nonce: str | None) -> bytes:
-    """What the sender of a post is told of one that was not newly stored."""
+    """Makes the answer to a post that was not newly stored: an error, the message as stored before, or `hidden`."""
     if isinstance(answer, ChatError):
         return error_frame(answer, nonce)
     return hidden_frame(answer.id, nonce) if answer.deleted else message_frame(encode_data(answer))

@@ -1,4 +1,4 @@
-"""Frames that go out together, as every kind of socket wants them. Knows nothing of what is in them."""
+"""Frames that are sent together, in the two forms that servers take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cached_property
 
 
 class PreparedFrames:
-    """Frames that go out together, in order: encoded once, however many connections they are written to."""
+    """Frames that are sent together, in order. Each form is made once, however many connections they are written to."""
 
     def __init__(self, frames: Sequence[bytes]) -> None:
         self.frames = frames
@@ -15,12 +15,12 @@ class PreparedFrames:
 
     @cached_property
     def texts(self) -> list[str]:
-        """For a server that frames by itself."""
+        """The frames for an ASGI server, which adds the WebSocket headers itself."""
         return [frame.decode() for frame in self.frames]
 
     @cached_property
     def wire(self) -> bytes:
-        """As unmasked, uncompressed WebSocket text frames (RFC 6455, section 5.2), for a bare socket."""
+        """The bytes for a bare socket: unmasked, uncompressed text frames (RFC 6455, section 5.2)."""
         return b"".join([part for frame in self.frames for part in (_header(len(frame)), frame)])
 
 

@@ -139,13 +139,13 @@ def test_table_shrinks_by_one_at_each_take_while_it_holds_what_may_be_forgotten(
 
 def test_window_is_full_at_its_limit_within_its_seconds_and_not_before() -> None:
     window = Window(3, 10.0)
-    assert [window.full(now) for now in (0.0, 5.0, 9.9)] == [False, False, True]
+    assert [window.record(now) for now in (0.0, 5.0, 9.9)] == [False, False, True]
     window = Window(3, 10.0)
-    assert [window.full(now) for now in (0.0, 5.0, 10.0, 14.9, 20.1)] == [False, False, False, True, False]
+    assert [window.record(now) for now in (0.0, 5.0, 10.0, 14.9, 20.1)] == [False, False, False, True, False]
 
 
 def test_window_forgets_what_is_long_past() -> None:
     window = Window(200, 10.0)
     for now in range(0, 10_000, 30):
-        assert not window.full(float(now))
+        assert not window.record(float(now))
     assert len(window._times) == 1

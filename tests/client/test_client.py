@@ -20,7 +20,7 @@ from websockets.typing import Subprotocol
 
 from app.client import client as module
 from app.client.__main__ import read_lines, show_frame, show_message, show_state
-from app.client.client import BROKEN, FULL_DELAY, ChatClient, Frame, State, backoff, comes_back
+from app.client.client import ABNORMAL_CLOSURE, FULL_DELAY, ChatClient, Frame, State, backoff, comes_back
 from app.client.pending_posts import MAX_FRAME, RETRY, WINDOW, PendingPosts
 from app.exceptions import CloseCode
 from tests.conftest import Start
@@ -163,7 +163,7 @@ async def test_wrong_url_is_refused_at_once() -> None:
 
 def contents(posts: PendingPosts) -> list[str]:
     taken = []
-    while frame := posts.take():
+    while frame := posts.next_frame():
         taken.append(json.loads(frame)["content"])
     return taken
 
@@ -266,7 +266,7 @@ async def test_silence_of_two_heartbeats_ends_the_connection_but_a_ping_is_answe
         await peer.send("ping")
         assert await peer.read() == {"type": "pong"}
         await peer.socket.wait_closed()
-        assert peer.socket.close_code == BROKEN
+        assert peer.socket.close_code == ABNORMAL_CLOSURE
 
     async with Place(silent, stop) as place:
         await place.client.ended()
@@ -429,7 +429,7 @@ async def test_lines_come_from_a_file_whatever_it_holds(tmp_path: Any) -> None:
 
 @contextlib.asynccontextmanager
 async def terminal(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    command = (sys.executable, "-m", "app.client.__main__", *arguments)
+    command = (sys.executable, "-m", "app.client", *arguments)
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, cwd=ROOT)
     try:
         async with asyncio.timeout(60):

@@ -1,4 +1,4 @@
-"""Notices as requests: what each service gets, and that a visitor's text stays text there."""
+"""Notifications as requests: what each service gets, and that a visitor's text stays text there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way of a notice to a real server: tries, time limits, proxies, and what the log must not hold."""
+"""The way of a notification to a real server: tries, time limits, proxies, and what the log must not hold."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.running import ROOT, free_port, until
 
 pytestmark = pytest.mark.anyio
 
-NOTICE = Notification("ada", "hello", 1.5)
+NOTIFICATION = Notification("ada", "hello", 1.5)
 SOON = 0.05  # seconds; what never answers is not waited for any longer
 SECRETS = ("hunter2", "s3cret", "t0ken", "leaked", "elsewhere")
 
@@ -50,12 +50,12 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "notice"]
+    return [thread for thread in threading.enumerate() if thread.name == "notification"]
 
 
-async def test_notice_arrives(caplog: pytest.LogCaptureFixture) -> None:
+async def test_notification_arrives(caplog: pytest.LogCaptureFixture) -> None:
     async with Receiver() as receiver:
-        assert await Webhook(receiver.url("/s3cret?a=t0ken", "ada:hunter2@"), "json").send(NOTICE)
+        assert await Webhook(receiver.url("/s3cret?a=t0ken", "ada:hunter2@"), "json").send(NOTIFICATION)
     (sent,) = receiver.requests
     assert sent.startswith(b"POST /s3cret?a=t0ken HTTP/1.1\r\n")
     assert b"\r\nAuthorization: Basic YWRhOmh1bnRlcjI=\r\n" in sent
@@ -67,13 +67,13 @@ async def test_notice_arrives(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("status", [200, 201, 204])
 async def test_any_success_is_one(status: int) -> None:
     async with Receiver(status) as receiver:
-        assert await Webhook(receiver.url(), "json").send(NOTICE)
+        assert await Webhook(receiver.url(), "json").send(NOTIFICATION)
 
 
 async def test_failure_is_tried_again_twice(caplog: pytest.LogCaptureFixture) -> None:
     pauses = Pauses()
     async with Receiver(500, 429, 200) as receiver:
-        assert await Webhook(receiver.url(), "json", sleep=pauses).send(NOTICE)
+        assert await Webhook(receiver.url(), "json", sleep=pauses).send(NOTIFICATION)
     assert len(receiver.requests) == 3
     assert pauses == [1.0, 2.0]
     assert warnings(caplog) == []
@@ -100,7 +100,7 @@ async def test_third_failure_is_the_last_and_logged_without_a_secret(
     late, pauses = reason == "TimeoutError", Pauses()
     async with Receiver(answer) as receiver:
         url = receiver.url("/s3cret?a=t0ken#t0ken", "ada:hunter2@")
-        assert not await Webhook(url, "discord", SOON if late else 5.0, pauses).send(NOTICE)
+        assert not await Webhook(url, "discord", SOON if late else 5.0, pauses).send(NOTIFICATION)
     assert pauses == [1.0, 2.0]
     assert late or len(receiver.requests) == 3  # on a busy machine a try may be over before it begins
     assert all(sent.startswith(b"POST /s3cret?a=t0ken HTTP/1.1\r\n") for sent in receiver.requests)
@@ -120,14 +120,14 @@ async def test_third_failure_is_the_last_and_logged_without_a_secret(
 async def test_no_server_at_all_is_a_failure_like_any_other(
     url: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert not await Webhook(url.format(port=free_port()), "json", sleep=Pauses()).send(NOTICE)
+    assert not await Webhook(url.format(port=free_port()), "json", sleep=Pauses()).send(NOTIFICATION)
     assert warnings(caplog) == [f"The notice of a message could not be sent to 127.0.0.1: {reason}. Check NOTIFY_URL"]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_server_that_hangs_keeps_no_thread(scheme: str) -> None:
     async with Receiver("drip") as receiver:
-        sending = asyncio.create_task(Webhook(receiver.url(scheme=scheme), "json", 60.0).send(NOTICE))
+        sending = asyncio.create_task(Webhook(receiver.url(scheme=scheme), "json", 60.0).send(NOTIFICATION))
         await receiver.until_asked()
         assert [thread.daemon for thread in threads()] == [True]
         sending.cancel()
@@ -146,7 +146,7 @@ async def test_nothing_is_sent_that_was_given_up_before_it_was_connected(monkeyp
 
     monkeypatch.setattr(HTTPConnection, "connect", connect_late)
     async with Receiver() as receiver:
-        sending = asyncio.create_task(Webhook(receiver.url(), "json").send(NOTICE))
+        sending = asyncio.create_task(Webhook(receiver.url(), "json").send(NOTIFICATION))
         await until(lambda: bool(threads()))
         sending.cancel()
         await asyncio.wait({sending})
@@ -161,7 +161,7 @@ import asyncio, sys
 from app.owner import formats, webhook
 
 async def main():
-    webhook._Post.give_up = lambda self: None  # so that the thread hangs for good
+    webhook._Attempt.cancel = lambda self: None  # so that the thread hangs for good
     notification = formats.Notification("ada", "hi", 0.0)
     sending = asyncio.create_task(webhook.Webhook(sys.argv[1], "json", 600.0).send(notification))
     await asyncio.to_thread(sys.stdin.readline)
@@ -189,7 +189,7 @@ async def test_loop_that_has_ended_is_not_told() -> None:
         done = threading.Event()
 
         async def begin() -> None:
-            webhook._Post(request("json", receiver.url(), NOTICE), SOON)
+            webhook._Attempt(request("json", receiver.url(), NOTIFICATION), SOON)
 
         def run() -> None:
             asyncio.run(begin())
@@ -204,7 +204,7 @@ async def test_proxy_of_the_environment_is_used(bypassed: str, host: str, monkey
     async with Receiver() as proxy, Receiver() as server:
         monkeypatch.setenv("http_proxy", proxy.url(""))
         monkeypatch.setenv("no_proxy", bypassed)
-        assert await Webhook(server.url("/s3cret"), "json").send(NOTICE)
+        assert await Webhook(server.url("/s3cret"), "json").send(NOTIFICATION)
     first = (proxy.requests or server.requests)[0].partition(b"\r\n")[0].decode()
     assert len(proxy.requests) == (host == "proxy")
     assert first == f"POST {server.url('/s3cret') if host == 'proxy' else '/s3cret'} HTTP/1.1"

@@ -1,4 +1,4 @@
-"""A slow answer or body arrives whole; one that stands still ends. Times are those of `tests.support.impatient`."""
+"""A slow answer or body arrives whole; one that stands still ends. See `tests.support.short_timeouts`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAUSE = 0.02  # seconds between two pieces of a slow transfer
 
 async def start_full(start: Start) -> RunningServer:
     """A server whose messages are 5.6 MB as JSON, more than the kernel takes at once."""
-    server = start("impatient", ENGINE_URL="memory://", OWNER_TOKEN=TOKEN, MAX_MESSAGE_LENGTH="10000")
+    server = start("short timeouts", ENGINE_URL="memory://", OWNER_TOKEN=TOKEN, MAX_MESSAGE_LENGTH="10000")
     files = server.open_files()
     with httpx2.Client(headers={"Authorization": f"Bearer {TOKEN}"}) as owner:
         for _ in range(70):
@@ -80,7 +80,7 @@ async def test_an_answer_that_nobody_reads_ends(start: Start, connection: str) -
 
 
 async def test_a_body_that_does_not_come_ends(start: Start) -> None:
-    server = start("impatient", OWNER_TOKEN=TOKEN)
+    server = start("short timeouts", OWNER_TOKEN=TOKEN)
     began = time.monotonic()
     with ask(server, f"POST /api/messages HTTP/1.1\r\n{HEADERS}Content-Length: 17\r\n\r\n") as peer:
         assert await asyncio.to_thread(peer.recv, 4096) == b""
@@ -89,7 +89,7 @@ async def test_a_body_that_does_not_come_ends(start: Start) -> None:
 
 
 async def test_a_body_that_trickles_ends(start: Start) -> None:
-    server = start("impatient", OWNER_TOKEN=TOKEN)
+    server = start("short timeouts", OWNER_TOKEN=TOKEN)
     files = server.open_files()
     with ask(server, f"POST /api/messages HTTP/1.1\r\n{HEADERS}Content-Length: 60000\r\n\r\n") as peer:
         await until(lambda: server.open_files() == files + 1)
@@ -103,7 +103,7 @@ async def test_a_body_that_trickles_ends(start: Start) -> None:
 
 
 async def test_a_body_that_comes_slowly_is_taken(start: Start) -> None:
-    server = start("impatient", OWNER_TOKEN=TOKEN)
+    server = start("short timeouts", OWNER_TOKEN=TOKEN)
     body = b'{"content": "slow"}' + b" " * 6_000
     began = time.monotonic()
     with ask(server, f"POST /api/messages HTTP/1.1\r\n{HEADERS}Content-Length: {len(body)}\r\n\r\n") as peer:

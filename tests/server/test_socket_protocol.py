@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from app.exceptions import CloseCode
-from app.server.socket_protocol import EVENT_LIMIT, FLOOD_FRAMES, SLICE, SocketProtocol
+from app.server.socket_protocol import FLOOD_FRAMES, MAX_EVENTS, PARSE_CHUNK, SocketProtocol
 from app.wire.client_frames import MAX_FRAME
 from tests.support.broken import CLOSE, PING, TEXT, frame, handshake
 
@@ -154,7 +154,7 @@ async def test_while_the_app_takes_nothing_one_read_is_kept_and_reading_stops() 
     connection = Connection()
     await connection.open()
     connection.receive(TEXT * 1_000_000)
-    assert EVENT_LIMIT <= len(connection.protocol.event_queue) <= EVENT_LIMIT + SLICE // len(TEXT)
+    assert MAX_EVENTS <= len(connection.protocol.queue) <= MAX_EVENTS + PARSE_CHUNK // len(TEXT)
     assert connection.kept <= READ
     assert not connection.transport.is_reading()
     await connection.end()
@@ -165,7 +165,7 @@ async def test_after_a_flood_nothing_is_kept_and_reading_stops() -> None:
     await connection.open()
     connection.receive(PING * 1_000_000)
     assert connection.protocol.close_sent
-    assert connection.kept <= SLICE
+    assert connection.kept <= PARSE_CHUNK
     assert not connection.transport.is_reading()
     await connection.end()
 
@@ -182,7 +182,7 @@ async def test_after_a_flood_what_the_transport_still_had_is_dropped() -> None:
 async def test_a_close_while_the_app_takes_nothing_reads_on_for_the_peers_answer() -> None:
     connection = Connection()
     await connection.open()
-    connection.receive(TEXT * (EVENT_LIMIT * 2))
+    connection.receive(TEXT * (MAX_EVENTS * 2))
     connection.protocol.close(CloseCode.RESTART, "")
     connection.receive(TEXT)
     assert connection.kept == 0
@@ -206,9 +206,9 @@ async def test_after_our_close_frame_few_frames_are_parsed(sent: bytes, monkeypa
 
     monkeypatch.setattr(connection.protocol.conn, "receive_data", count)
     connection.receive(sent * 1_000_000)
-    assert parsed <= FLOOD_FRAMES * len(sent) + SLICE
+    assert parsed <= FLOOD_FRAMES * len(sent) + PARSE_CHUNK
     assert not connection.transport.is_reading()
-    assert connection.kept <= SLICE
+    assert connection.kept <= PARSE_CHUNK
     await connection.end()
 
 
@@ -217,5 +217,5 @@ async def test_what_follows_a_protocol_error_is_dropped() -> None:
     await connection.open()
     connection.receive(b"\xff\xff" + PING * 100_000)
     assert connection.transport.closing
-    assert connection.kept <= SLICE
+    assert connection.kept <= PARSE_CHUNK
     await connection.end()

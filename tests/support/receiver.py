@@ -1,4 +1,4 @@
-"""A real HTTP server that takes notices, and answers well, badly, slowly or never."""
+"""A real HTTP server that takes notifications, and answers well, badly, slowly or never."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ UNLIMITED = dict.fromkeys(
 )
 COMMANDS = {
     "app": ["-m", "app"],
-    "impatient": ["-m", "tests.support.impatient"],
+    "short timeouts": ["-m", "tests.support.short_timeouts"],
     "uvicorn": ["-m", "uvicorn", "app.main:app", "--host", "127.0.0.1", "--port", "{port}"],
 }
 HANDSHAKE = (

@@ -125,7 +125,7 @@ async def test_client_that_never_takes_the_close_frame_is_given_up(
     assert server.sent == []
 
 
-async def test_released_outbox_gives_nothing_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_released_sender_gives_nothing_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sender, "CLOSE_TIMEOUT", 0.001)
     queue = QueueSender(server.send, 10, server.gave_up.set)
     queue.close(CloseCode.NORMAL)

@@ -1,4 +1,4 @@
-"""Our server with times so short that a test can wait for them: `python -m tests.support.impatient`."""
+"""Our server with times so short that a test can wait for them: `python -m tests.support.short_timeouts`."""
 
 from app.__main__ import main
 from app.server.request_protocol import RequestProtocol
