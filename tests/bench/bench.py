@@ -198,7 +198,10 @@ def draw(figures: list[tuple[str, str, float]], target: Path) -> None:
     largest = {unit: max(value for _, other, value in figures if other == unit) for _, unit, _ in figures}
     rows = []
     for row, (what, unit, value) in enumerate(figures):
-        y, width = 30 + row * 44, 560 * value / largest[unit]
+        y, width = (
+            30 + row * 44,
+            560 * value / (largest[unit] or 1.0),
+        )  # few clients may cost nothing that can be measured
         rows.append(f'<text x="20" y="{y}">{what}</text><rect x="20" y="{y + 6}" width="{width:.0f}" height="14"/>')
         rows.append(f'<text x="{width + 28:.0f}" y="{y + 18}" class="value">{value:,.4g} {unit}</text>')
     style = "text { font: 13px sans-serif; fill: #222 } .value { font-size: 12px } rect { fill: #3572b0 }"
