@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from app import metrics
 from app.chat.registry import ConnectionRegistry
 from app.exceptions import ChatError, CloseCode, EmptyMessage, codes
-from app.wire.prepared import PreparedFrames
+from app.wire.frames import PreparedFrames
 from tests.support.fakes import Clock, FakeSender, add
 from tests.support.running import ROOT, until
 

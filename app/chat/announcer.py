@@ -13,7 +13,7 @@ from app.chat.registry import ConnectionRegistry
 from app.engines.presence import Event, Presence, Session
 from app.exceptions import Banned, ChatError, CloseCode, UsernameTaken
 from app.wire import frames
-from app.wire.prepared import PreparedFrames
+from app.wire.frames import PreparedFrames
 from app.wire.sender import Sender
 
 FAREWELL_STEP = 0.02  # seconds

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from app.chat.registry import ConnectionRegistry
 from app.exceptions import CloseCode
 from app.wire import frames
-from app.wire.prepared import PreparedFrames
+from app.wire.frames import PreparedFrames
 
 logger = logging.getLogger(__name__)
 

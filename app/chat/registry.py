@@ -14,7 +14,7 @@ from app import metrics
 from app.chat.limits import Window
 from app.engines.presence import Session
 from app.exceptions import ServerFull, TooManyConnections
-from app.wire.prepared import PreparedFrames
+from app.wire.frames import PreparedFrames
 from app.wire.sender import Sender
 
 FLOOD_FRAMES = 200  # frames of any kind, and

@@ -28,7 +28,7 @@ from app.engines.store import Opened, Query
 from app.exceptions import Banned, ChatError, StoreError, Unavailable, UsernameTaken
 from app.message import Change, Draft, Message
 from app.wire import client_frames, frames
-from app.wire.prepared import PreparedFrames
+from app.wire.frames import PreparedFrames
 from app.wire.sender import Sender
 
 logger = logging.getLogger(__name__)

@@ -235,20 +235,17 @@ class Engine:
 
         While the store hangs, the batch is refused and then emptied, and so is what waits behind it too long.
         """
+        drafts, resets = [pending.draft for pending in batch], self._resets
+        self._undelivered = {draft.id for draft in drafts}
         deadline = batch[0].deadline if batch else self._now() + self._timing.store_timeout
         self._deadline = asyncio.get_running_loop().call_at(deadline, self._overdue, batch, deadline)
         try:
-            return await self._append([pending.draft for pending in batch])
+            with metrics.storing(len(drafts)):
+                messages = await self._store.append(drafts)
+            if messages:
+                await self._delivered_up_to((max(message.seq for message in messages), 0), resets)
         finally:
             self._deadline.cancel()
-
-    async def _append(self, drafts: list[Draft]) -> list[Message]:
-        resets = self._resets
-        self._undelivered = {draft.id for draft in drafts}
-        with metrics.storing(len(drafts)):
-            messages = await self._store.append(drafts)
-        if messages:
-            await self._delivered_up_to((max(message.seq for message in messages), 0), resets)
         # A stored draft that never came out of the feed was deleted by another worker before it could.
         undelivered = self._undelivered
         messages = [deleted(one, one.id, one.seq) if one.id in undelivered else one for one in messages]

@@ -31,7 +31,7 @@ from app.exceptions import (
 from app.web.requests import handshake_of
 from app.web.responses import refusal
 from app.wire import client_frames, frames
-from app.wire.prepared import PreparedFrames
+from app.wire.frames import PreparedFrames
 from app.wire.sender import Sender, open_sender
 
 LONG = 256  # characters of a frame past which it may be expensive, and waits for its turn

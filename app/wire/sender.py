@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from app import tasks
 from app.exceptions import CloseCode
-from app.wire.prepared import PreparedFrames
+from app.wire.frames import PreparedFrames
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]

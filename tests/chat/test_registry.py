@@ -9,7 +9,7 @@ import pytest
 from app.chat.registry import Connection, ConnectionRegistry
 from app.engines.presence import Session
 from app.exceptions import ServerFull, TooManyConnections
-from app.wire.prepared import PreparedFrames
+from app.wire.frames import PreparedFrames
 from tests.support.fakes import Clock, FakeSender, add
 
 PREPARED = PreparedFrames([b'{"type":"ping"}'])

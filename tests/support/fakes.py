@@ -13,7 +13,7 @@ from app.chat.registry import Connection, ConnectionRegistry
 from app.engines.presence import Session
 from app.exceptions import CloseCode
 from app.message import Draft
-from app.wire.prepared import PreparedFrames
+from app.wire.frames import PreparedFrames
 
 T = TypeVar("T")
 

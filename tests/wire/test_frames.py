@@ -15,8 +15,7 @@ from app.exceptions import EmptyMessage, InvalidFrame
 from app.message import Message
 from app.wire import client_frames, frames
 from app.wire.client_frames import ClientPing, ClientPong, Post
-from app.wire.frames import HistoryFrame, MessageFrame
-from app.wire.prepared import PreparedFrames
+from app.wire.frames import HistoryFrame, MessageFrame, PreparedFrames
 
 SECRET = "SECRETWORD"
 FAULTS: list[str | bytes] = [

@@ -10,7 +10,7 @@ import pytest
 
 from app.exceptions import CloseCode
 from app.wire import sender
-from app.wire.prepared import PreparedFrames
+from app.wire.frames import PreparedFrames
 from app.wire.sender import QueueSender
 
 pytestmark = pytest.mark.anyio
