@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import operator
 import re
 import subprocess
 from pathlib import Path
@@ -87,3 +89,29 @@ def test_an_old_python_gets_a_sentence(tmp_path: Path) -> None:
     assert ended.returncode
     assert "Python 3.11 or later is needed" in ended.stderr
     assert "3.9" in ended.stderr
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+WAYS = {"A post": (30, 14), "A join": (20, 12), "A deletion": (15, 9)}  # at most so many functions, in so many files
+
+
+def steps(way: str) -> list[tuple[str, str]]:
+    """File and function of each step of a way."""
+    section = ARCHITECTURE.partition(f"### {way}\n")[2].partition("\n#")[0]
+    return re.findall(r"^\d+\. `([a-z_/]+\.py):([\w.]+)`$", section, re.MULTILINE)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_way_in_the_documentation_is_short_and_each_function_exists(way: str) -> None:
+    found = steps(way)
+    functions, files = WAYS[way]
+    assert 1 < len(found) <= functions
+    assert len({file for file, _ in found}) <= files
+    for file, name in found:
+        module = importlib.import_module(f"app.{file.removesuffix('.py').replace('/', '.')}")
+        assert callable(operator.attrgetter(name)(module)), f"{file}:{name}"
+
+
+def test_documentation_names_every_package() -> None:
+    packages = {path.parent.name for path in (ROOT / "app").glob("*/__init__.py")}
+    assert packages <= set(re.findall(r"^\| `(\w+)/` \|", ARCHITECTURE, re.MULTILINE))
