@@ -30,11 +30,10 @@ class CloseCode(IntEnum):
         """The name in words, for the close frame."""
         return self.name.replace("_", " ").lower()
 
-    @property
-    def reconnect(self) -> bool:
-        """Whether a client should come back after this code."""
-        never = (CloseCode.NORMAL, CloseCode.REFUSED, CloseCode.TOO_BIG)
-        return self not in never and self < 4500
+
+def reconnects(code: int) -> bool:
+    """Whether a client should come back after a close code, also after one that it does not know."""
+    return code not in (CloseCode.NORMAL, CloseCode.REFUSED, CloseCode.TOO_BIG) and not 4500 <= code < 5000
 
 
 class StoreError(Exception):
@@ -50,6 +49,7 @@ class ChatError(Exception):
     code: ClassVar[str]
     message: ClassVar[str]
     status: ClassVar[int] = 422
+    over_http: ClassVar[bool] = False  # whether it refuses HTTP requests, too; the documents are made from this
 
     field: str | None = None
     retry_after: float | None = None  # seconds, where waiting helps
@@ -70,11 +70,13 @@ class UnsupportedData(ChatError):
 
 class EmptyMessage(ChatError):
     code = "empty_message"
+    over_http = True
     message = "The message is empty. Write something visible."
 
 
 class MessageTooLong(ChatError):
     code = "message_too_long"
+    over_http = True
 
     def __init__(self, length: int, limit: int) -> None:
         super().__init__(f"The message has {length} characters, {limit} are allowed. Shorten it or send it in parts.")
@@ -82,17 +84,20 @@ class MessageTooLong(ChatError):
 
 class BlockedContent(ChatError):
     code = "blocked_content"
+    over_http = True
     message = "The message holds markup that would run as a script. Send it without that markup."
 
 
 class Unavailable(ChatError):
     code = "unavailable"
+    over_http = True
     status = 503
     message = "The message could not be stored. Send it again with the same nonce in a moment."
 
 
 class NonceReused(ChatError):
     code = "nonce_reused"
+    over_http = True
     status = 409
     message = "This nonce was used for another message. Use a new random nonce for each message."
 
@@ -135,6 +140,7 @@ class UsernameReserved(ConnectionRefused):
 
 class InvalidToken(ConnectionRefused):
     code = "invalid_token"
+    over_http = True
     status = 401
     message = "This is not the owner's token. Check OWNER_TOKEN, or connect without a token."
 
@@ -148,6 +154,7 @@ class RateLimited(ConnectionRefused):
     """Too much, too fast. Keeps a connection that is open; refuses one that is not, as if the room were full."""
 
     code = "rate_limited"
+    over_http = True
     status = 429
     close_code = CloseCode.FULL
 
@@ -170,6 +177,8 @@ class ServerFull(ConnectionRefused):
 
 class RequestRefused(ChatError):
     """Refuses an HTTP request."""
+
+    over_http = True
 
 
 class OriginNotAllowed(RequestRefused):
@@ -227,6 +236,11 @@ class RequestTooLarge(RequestRefused):
     message = "The body of the request is over 64 KiB."
 
 
+def refusals(kind: type[ChatError] = ChatError) -> list[type[ChatError]]:
+    """Every refusal, or every one of a kind."""
+    return [leaf for child in kind.__subclasses__() for leaf in refusals(child)] or [kind]
+
+
 def codes(kind: type[ChatError] = ChatError) -> set[str]:
     """The code of every refusal, or of every one of a kind."""
-    return set().union(*map(codes, kind.__subclasses__())) or {kind.code}
+    return {refusal.code for refusal in refusals(kind)}

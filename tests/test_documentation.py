@@ -12,7 +12,7 @@ import dotenv
 import pytest
 
 from app.config import Settings, load_settings
-from app.exceptions import ChatError, CloseCode
+from app.exceptions import ChatError, CloseCode, reconnects
 from app.wire.client_frames import ClientFrame
 from app.wire.frames import ServerFrame
 from tests.support.running import ROOT
@@ -57,7 +57,7 @@ def test_readme_has_every_code() -> None:
 
     assert not [kind.code for kind in leaves(ChatError) if f"`{kind.code}`" not in README]
     rows = dict(re.findall(r"^\| (\d{4}) \| .* \| (yes|no)", README, re.MULTILINE))
-    assert {str(int(code)): "yes" if code.reconnect else "no" for code in CloseCode} == rows
+    assert {str(int(code)): "yes" if reconnects(code) else "no" for code in CloseCode} == rows
 
 
 def test_readme_links_lead_somewhere() -> None:

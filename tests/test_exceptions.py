@@ -18,6 +18,7 @@ from app.exceptions import (
     RequestRefused,
     ServerFull,
     SlowMode,
+    reconnects,
 )
 
 # The contract's table of close codes, with "any other 1xxx" for 1011.
@@ -64,7 +65,7 @@ def made(kind: type[ChatError]) -> ChatError:
 
 @pytest.mark.parametrize("code", list(CloseCode))
 def test_close_code_says_whether_to_reconnect(code: CloseCode) -> None:
-    assert code.reconnect is RECONNECT[code]
+    assert reconnects(code) is RECONNECT[code]
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1008, 1009, 1012, 1013, 4000, 4001])

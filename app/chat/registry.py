@@ -15,11 +15,9 @@ from app.chat.limits import Window
 from app.engines.presence import Session
 from app.exceptions import ServerFull, TooManyConnections
 from app.wire.frames import PreparedFrames
+from app.wire.limits import FLOOD_BAD_FRAMES, FLOOD_FRAMES, FLOOD_SECONDS
 from app.wire.sender import Sender
 
-FLOOD_FRAMES = 200  # frames of any kind, and
-FLOOD_BAD_FRAMES = 20  # frames that are none, that a client may not send within
-FLOOD_SECONDS = 10.0
 YIELD_AFTER = 0.004  # seconds of fan-out after which the event loop is given back
 
 

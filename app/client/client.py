@@ -17,12 +17,12 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from app.client.pending_posts import PendingPosts
-from app.exceptions import CloseCode
+from app.exceptions import CloseCode, reconnects
 
 FIRST_DELAY, MAX_DELAY = 0.5, 30.0  # seconds, bounds of the random wait before the first and a late reconnection
 FULL_DELAY = 5.0  # seconds before reconnecting to a full room that does not say when
 FIRST_TIMEOUT = 20.0  # seconds of silence, until the session frame tells the heartbeat's interval
-MAX_FRAME = 2**24  # bytes of one frame from the server
+MAX_SERVER_FRAME = 2**24  # bytes
 MAX_SEEN = 20_000  # ids remembered, twice the longest history
 ABNORMAL_CLOSURE = 1006  # RFC 6455: a connection that ended without a close frame
 PONG = json.dumps({"type": "pong"})
@@ -37,12 +37,6 @@ class State(Enum):
     ONLINE = auto()
     WAITING = auto()
     ENDED = auto()
-
-
-def comes_back(code: int) -> bool:
-    """Returns whether a client should reconnect after a close code."""
-    final = (CloseCode.NORMAL, CloseCode.REFUSED, CloseCode.TOO_BIG)
-    return code not in final and not 4500 <= code < 5000
 
 
 def backoff(attempt: int, jitter: float) -> float:
@@ -126,7 +120,7 @@ class ChatClient:
             self._enter(State.CONNECTING, f"Connecting to {self.url} as {self.name}.")
             self._reset()
             code, why = await self._connect_once()
-            if not comes_back(code):
+            if not reconnects(code):
                 self._enter(State.ENDED, why)
                 return
             retry_after = self._retry_after or (FULL_DELAY if code == CloseCode.FULL else 0.0)
@@ -164,7 +158,7 @@ class ChatClient:
             compression=None,
             ping_interval=None,  # the room has a heartbeat of its own
             close_timeout=2.0,  # seconds
-            max_size=MAX_FRAME,
+            max_size=MAX_SERVER_FRAME,
         )
 
     async def _listen(self, socket: ClientConnection) -> tuple[int, str]:

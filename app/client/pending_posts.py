@@ -9,8 +9,9 @@ import asyncio
 import json
 import uuid
 
+from app.wire.limits import MAX_FRAME
+
 WINDOW = 16  # posts in flight: resending more at once would look like a flood
-MAX_FRAME = 65_536  # bytes; a longer one would end the connection
 RETRY = 1.0  # seconds after which a refused post is sent again, where the refusal does not say when
 TRY_AGAIN = ("unavailable", "rate_limited", "slow_mode")  # refusals that pass
 

@@ -25,7 +25,7 @@ from app import log, main, metrics
 from app.config import Settings, load_settings
 from app.server.request_protocol import RequestProtocol
 from app.server.socket_protocol import SocketProtocol
-from app.wire.client_frames import MAX_FRAME
+from app.wire.limits import MAX_FRAME
 
 GC_THRESHOLD = 20_000  # objects, those of about 300 connections
 SPARE_FILES = 256  # for the store, the log, and peers that are being refused

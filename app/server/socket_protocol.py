@@ -13,6 +13,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from app.exceptions import CloseCode
+from app.wire.limits import FLOOD_FRAMES, FLOOD_SECONDS
 from app.wire.sender import CLOSE_TIMEOUT, DIRECT
 
 SHORT_CLOSE_TIMEOUT = 1.0  # CLOSE_TIMEOUT when the server stops, and for a peer whose input is discarded
@@ -20,8 +21,6 @@ INVALID_UTF8 = 1007
 MAX_EVENTS = 64  # events that may wait for the app before the parser waits for it
 YIELD_AFTER = 0.004  # seconds of reading without a pause after which the event loop is given back
 PARSE_CHUNK = 4096  # bytes that are parsed before the flood limit is looked at again
-FLOOD_FRAMES = 200  # frames that the app does not see, which a peer may send in
-FLOOD_SECONDS = 10.0
 
 ALWAYS_SET = asyncio.Event()
 ALWAYS_SET.set()

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from app.config import Settings
-from app.exceptions import CloseCode
+from app.exceptions import CloseCode, reconnects
 from app.web.requests import NewBan, NewMessage, RoomChange
 from app.web.responses import BanList, BanState, Error, Health, HiddenCount, Messages, Ready, Stats, StoredMessage
 from app.wire.client_frames import ClientFrame
@@ -181,7 +181,7 @@ def _channel(settings: Settings, models: tuple[type[BaseModel], ...]) -> dict[st
 
 def _close_codes() -> str:
     """All of them, and after which a client should come back."""
-    return ", ".join(f"{code} ({code.reason}{'; come back' if code.reconnect else ''})" for code in CloseCode)
+    return ", ".join(f"{code} ({code.reason}{'; come back' if reconnects(code) else ''})" for code in CloseCode)
 
 
 def _operation(action: str, models: tuple[type[BaseModel], ...]) -> dict[str, Any]:

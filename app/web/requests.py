@@ -14,9 +14,9 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from app import security
 from app.chat.credentials import Handshake
 from app.exceptions import InvalidRequest, RequestTooLarge
-from app.wire.client_frames import MAX_FRAME, Nonce
+from app.wire.client_frames import Nonce
+from app.wire.limits import MAX_FRAME
 
-MAX_BODY = MAX_FRAME  # bytes
 YEARS = 100 * 366 * 86_400.0  # seconds
 FORWARDING = ("X-Forwarded-For", "Forwarded", "X-Real-IP")  # what only proxies send
 
@@ -97,7 +97,7 @@ async def body_of(request: Request, model: type[Model]) -> Model:
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MAX_BODY:
+            if len(body) > MAX_FRAME:
                 raise RequestTooLarge
     except ClientDisconnect:
         raise InvalidRequest(None, "The body ends early.") from None

@@ -13,11 +13,9 @@ from app import exceptions
 from app.exceptions import ChatError, RequestRefused
 from app.message import Message
 
-# Those of requests, those of frames that requests get as well, and Starlette's own.
-CODES = exceptions.codes(RequestRefused) | {
-    "blocked_content", "empty_message", "invalid_token", "message_too_long", "nonce_reused", "rate_limited",
-    "unavailable", "method_not_allowed", "internal_server_error",
-}  # fmt: skip
+# Those of our own refusals, and Starlette's.
+CODES = {refusal.code for refusal in exceptions.refusals() if refusal.over_http}
+CODES |= {"method_not_allowed", "internal_server_error"}
 
 
 class Health(BaseModel):
@@ -123,6 +121,7 @@ def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] | Non
 
 def refusal(error: ChatError) -> Response:
     """What the room or the door refuses, over HTTP."""
+    assert error.over_http, f"{error.code} is in no document of the HTTP API: set over_http"
     field = error.field or ("content" if error.status == 422 and not isinstance(error, RequestRefused) else None)
     detail = ErrorDetail(code=error.code, message=str(error), field=field, retry_after=error.retry_after)
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}

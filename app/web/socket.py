@@ -32,6 +32,7 @@ from app.web.requests import handshake_of
 from app.web.responses import refusal
 from app.wire import client_frames, frames
 from app.wire.frames import PreparedFrames
+from app.wire.limits import MAX_FRAME
 from app.wire.sender import Sender, open_sender
 
 LONG = 256  # characters of a frame past which it may be expensive, and waits for its turn
@@ -139,7 +140,7 @@ class ChatEndpoint(WebSocketEndpoint):
         if self.room.admission.is_flood(connection, bad=False):
             sender.close(CloseCode.FLOOD)
             return
-        if len(data) > client_frames.MAX_FRAME // 4 and _size(data) > client_frames.MAX_FRAME:
+        if len(data) > MAX_FRAME // 4 and _size(data) > MAX_FRAME:
             sender.close(CloseCode.TOO_BIG)
             return
         if isinstance(data, bytes):

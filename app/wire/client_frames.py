@@ -8,7 +8,6 @@ from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, Validatio
 
 from app.exceptions import InvalidFrame
 
-MAX_FRAME = 65_536  # bytes
 Nonce = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 

@@ -20,9 +20,10 @@ from websockets.typing import Subprotocol
 
 from app.client import client as module
 from app.client.__main__ import read_lines, show_frame, show_message, show_state
-from app.client.client import ABNORMAL_CLOSURE, FULL_DELAY, ChatClient, Frame, State, backoff, comes_back
-from app.client.pending_posts import MAX_FRAME, RETRY, WINDOW, PendingPosts
-from app.exceptions import CloseCode
+from app.client.client import ABNORMAL_CLOSURE, FULL_DELAY, ChatClient, Frame, State, backoff
+from app.client.pending_posts import RETRY, WINDOW, PendingPosts
+from app.exceptions import reconnects
+from app.wire.limits import MAX_FRAME
 from tests.conftest import Start
 from tests.support.running import ROOT
 
@@ -134,16 +135,12 @@ async def stop(peer: Peer) -> None:
 
 @pytest.mark.parametrize("code", [1000, 1008, 1009, 4500, 4501, 4999])
 def test_client_stays_away_after_a_final_code(code: int) -> None:
-    assert not comes_back(code)
+    assert not reconnects(code)
 
 
 @pytest.mark.parametrize("code", [1001, 1002, 1005, 1006, 1011, 1012, 1013, 1014, 4000, 4001, 4499, 5000])
 def test_client_comes_back_after_any_other_code(code: int) -> None:
-    assert comes_back(code)
-
-
-def test_client_and_server_agree_on_the_codes() -> None:
-    assert [code for code in CloseCode if comes_back(code) is not code.reconnect] == []
+    assert reconnects(code)
 
 
 def test_backoff_has_full_jitter_and_a_bound() -> None:

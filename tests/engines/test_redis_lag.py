@@ -20,41 +20,41 @@ pytestmark = pytest.mark.anyio
 
 
 class Worker(Recorder):
-    """One worker. `heard`: all that its listener is told, in order."""
+    """One worker. `events`: all that its listener is told, in order."""
 
     def __init__(self, url: str) -> None:
         client = RedisClient(url, read_timeout=0.05)
         super().__init__(RedisStore(client, 100))
         self.client = client
-        self.heard: list[str] = []
+        self.events: list[str] = []
         self.ids: dict[str, str] = {}  # of messages, by their text
         self._flowing = asyncio.Event()
         self._paused = asyncio.Event()
 
     def on_reset(self, opened: Opened) -> None:
         super().on_reset(opened)
-        self.heard.append(f"reset: {' '.join(message.text for message in opened.messages)}")
+        self.events.append(f"reset: {' '.join(message.text for message in opened.messages)}")
 
     async def on_messages(self, messages: Sequence[Message]) -> None:
         self.ids |= {message.text: message.id for message in messages}
-        self.heard += [message.text for message in messages]
+        self.events += [message.text for message in messages]
 
     async def on_change(self, change: Change) -> None:
-        self.heard += [f"deleted: {deletion.seq}" for deletion in change.deletions]
-        self.heard += [f"pruned: {change.pruned}"] if change.pruned else []
-        self.heard += [f"rules: {change.rules}"] if change.rules else []
+        self.events += [f"deleted: {deletion.seq}" for deletion in change.deletions]
+        self.events += [f"pruned: {change.pruned}"] if change.pruned else []
+        self.events += [f"rules: {change.rules}"] if change.rules else []
 
     async def post(self, *texts: str) -> None:
         for text in texts:
             self.publish(draft(text))
-        await until(lambda: set(texts) <= set(self.heard))
+        await until(lambda: set(texts) <= set(self.events))
 
     async def delete_texts(self, *texts: str) -> None:
         for text in texts:
             assert await self.delete("id", self.ids[text]) == 1
 
     async def pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Returns when it reads nothing more from Redis; what it is told from then on is in `heard` alone."""
+        """Returns when it reads nothing more from Redis; what it is told from then on is in `events` alone."""
         xread = self.client.reader.xread
 
         async def wait(*arguments: Any, **options: Any) -> Any:
@@ -64,7 +64,7 @@ class Worker(Recorder):
 
         monkeypatch.setattr(self.client.reader, "xread", wait)
         await self._paused.wait()
-        self.heard.clear()
+        self.events.clear()
 
     def go_on(self) -> None:
         """Ends a pause."""
@@ -94,7 +94,7 @@ async def workers(worker: Start, monkeypatch: pytest.MonkeyPatch) -> tuple[Worke
     """One worker that writes, and one that has read message 1 and then lags."""
     other, lagging = await worker(), await worker()
     await other.post("1")
-    await until(lambda: "1" in lagging.heard)
+    await until(lambda: "1" in lagging.events)
     await lagging.pause(monkeypatch)
     return other, lagging
 
@@ -104,9 +104,9 @@ async def test_message_that_was_pruned_unread_is_found_out(workers: tuple[Worker
     await other.post("2")
     await other.prune(2)
     lagging.go_on()
-    await until(lambda: lagging.heard == ["reset: "])
+    await until(lambda: lagging.events == ["reset: "])
     await other.post("3")
-    await until(lambda: lagging.heard == ["reset: ", "3"])
+    await until(lambda: lagging.events == ["reset: ", "3"])
 
 
 async def test_deletion_that_was_pruned_unread_is_found_out(workers: tuple[Worker, Worker]) -> None:
@@ -116,7 +116,7 @@ async def test_deletion_that_was_pruned_unread_is_found_out(workers: tuple[Worke
     await other.post("2")
     await other.prune(2)
     lagging.go_on()
-    await until(lambda: lagging.heard == ["reset: "])
+    await until(lambda: lagging.events == ["reset: "])
 
 
 async def test_many_that_were_pruned_unread_are_found_out_before_the_next_is_delivered(
@@ -127,9 +127,9 @@ async def test_many_that_were_pruned_unread_are_found_out_before_the_next_is_del
     await other.post("2", "3", "4", "5", "6", "7", "8")
     await other.prune(6)
     lagging.go_on()
-    await until(lambda: lagging.heard == ["reset: 7 8"])
+    await until(lambda: lagging.events == ["reset: 7 8"])
     await other.post("9")
-    await until(lambda: lagging.heard == ["reset: 7 8", "9"])
+    await until(lambda: lagging.events == ["reset: 7 8", "9"])
 
 
 async def test_messages_that_were_deleted_unread_are_no_loss(workers: tuple[Worker, Worker]) -> None:
@@ -138,7 +138,7 @@ async def test_messages_that_were_deleted_unread_are_no_loss(workers: tuple[Work
     await other.delete_texts("2", "3", "4")
     await other.post("5")
     lagging.go_on()
-    await until(lambda: lagging.heard == ["deleted: 2", "deleted: 3", "deleted: 4", "5"])
+    await until(lambda: lagging.events == ["deleted: 2", "deleted: 3", "deleted: 4", "5"])
 
 
 async def test_rules_that_newer_ones_replaced_are_no_loss(workers: tuple[Worker, Worker]) -> None:
@@ -148,7 +148,7 @@ async def test_rules_that_newer_ones_replaced_are_no_loss(workers: tuple[Worker,
         assert await other.replace_rules(old, new)
     await other.post("3")
     lagging.go_on()
-    await until(lambda: lagging.heard == ["2", "rules: c", "3"])
+    await until(lambda: lagging.events == ["2", "rules: c", "3"])
 
 
 async def test_pruning_of_what_was_read_is_no_loss(workers: tuple[Worker, Worker]) -> None:
@@ -157,7 +157,7 @@ async def test_pruning_of_what_was_read_is_no_loss(workers: tuple[Worker, Worker
     await other.prune(1)
     await other.post("2")
     lagging.go_on()
-    await until(lambda: lagging.heard == ["deleted: 1", "pruned: 1", "2"])
+    await until(lambda: lagging.events == ["deleted: 1", "pruned: 1", "2"])
 
 
 async def test_number_that_was_left_out_is_no_loss_when_it_is_pruned(worker: Start) -> None:
@@ -167,4 +167,4 @@ async def test_number_that_was_left_out_is_no_loss_when_it_is_pruned(worker: Sta
     late = await worker()
     await late.prune(40)
     await late.post("51")
-    assert late.heard == ["reset: 1", "pruned: 40", "51"]
+    assert late.events == ["reset: 1", "pruned: 40", "51"]

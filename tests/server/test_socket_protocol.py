@@ -11,8 +11,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from app.exceptions import CloseCode
-from app.server.socket_protocol import FLOOD_FRAMES, MAX_EVENTS, PARSE_CHUNK, SocketProtocol
-from app.wire.client_frames import MAX_FRAME
+from app.server.socket_protocol import MAX_EVENTS, PARSE_CHUNK, SocketProtocol
+from app.wire.limits import FLOOD_FRAMES, MAX_FRAME
 from tests.support.broken import CLOSE, PING, TEXT, frame, handshake
 
 pytestmark = pytest.mark.anyio

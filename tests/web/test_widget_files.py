@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from starlette.testclient import TestClient
 
+from app.exceptions import reconnects
 from app.web.pages import STATIC
 
 NewClient = Callable[..., TestClient]
@@ -67,3 +68,9 @@ def test_widget_needs_nothing_but_the_owner_s_tools() -> None:
     tools = (STATIC / "owner.js").read_text(encoding="utf-8")
     assert not re.search(r"\bimport\b(?!\.meta\.url)|localStorage|console", tools)
     assert len(re.findall(r"\bfetch\b", tools)) == 1
+
+
+def test_widget_and_server_agree_after_which_close_codes_a_client_comes_back() -> None:
+    (final,) = re.findall(rb"if \(/(\^.*?\$)/\.test\(code\)\)", SOURCE)
+    codes = range(1000, 5000)
+    assert [code for code in codes if bool(re.search(final.decode(), str(code))) is reconnects(code)] == []
