@@ -5,6 +5,7 @@ Knows the settings, nothing of connections or of the store.
 
 from __future__ import annotations
 
+import secrets
 import time
 import uuid
 
@@ -29,13 +30,20 @@ class Composer:
         text = security.clean_text(content, settings.max_message_length, settings.block_dangerous_markup)
         if self._blocked.found_in(text):
             raise BlockedContent("The message holds a word that the owner does not want here. Say it differently.")
+        now = time.time()
         return Draft(
-            id=str(uuid.uuid4()),
+            id=message_id(now),
             session=session.id,
             username=session.username,
             content=security.escape(text),
             text=text,
-            timestamp=time.time(),
+            timestamp=now,
             nonce=nonce,
             role=session.role,
         )
+
+
+def message_id(now: float) -> str:
+    """A UUID of version 7 (RFC 9562): begins with the time, so that what is stored together is together in an index."""
+    random = secrets.randbits(74)
+    return str(uuid.UUID(int=int(1000 * now) << 80 | 7 << 76 | random >> 62 << 64 | 2 << 62 | random & (1 << 62) - 1))

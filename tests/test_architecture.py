@@ -21,8 +21,8 @@ RANKS = {
     "main": 8, "request_protocol": 8, "server": 9, "__main__": 10,
 }  # fmt: skip
 ENGINES = {
-    "sql": 0, "drafts": 0, "redis_room": 0, "lock": 0, "writer": 1, "base": 2, "sqlite": 3, "redis": 3,
-    "redis_archive": 3, "memory": 4, "archive": 4, "__init__": 5,
+    "sql": 0, "drafts": 0, "redis_room": 0, "lock": 0, "sqlite_file": 1, "writer": 1, "base": 2, "sqlite": 3,
+    "redis": 3, "redis_archive": 3, "memory": 4, "archive": 4, "__init__": 5,
 }  # fmt: skip
 EDGE = ("websocket", "requests", "responses", "api", "owner_api", "docs", "main")
 MODULES = sorted(APP.rglob("*.py"))

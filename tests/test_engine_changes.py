@@ -108,6 +108,14 @@ async def test_hidden_messages_are_in_no_page_and_told_once_in_order(room: Diary
     assert (await seqs(room), await room.engine.find("username", "ada", 9), room.engine.seq) == ([], [], 6)
 
 
+async def test_many_messages_are_hidden_a_few_at_once(room: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.engines.base.HIDE_STEP", 3)
+    await fill(room, 16)
+    assert await room.engine.hide("username", "ADA") == 8
+    assert [len(change.hidden) for change in room.changes] == [3, 3, 2]
+    assert await seqs(room) == list(range(2, 17, 2))
+
+
 async def test_acts_at_the_same_time_hide_each_message_once(room: Diary) -> None:
     posted = await fill(room, 6)
     acts = [room.engine.hide("id", message.id) for message in posted for _ in range(3)]
@@ -351,6 +359,8 @@ async def test_sqlite_file_gives_back_what_it_does_not_need(tmp_path: Path, keep
     room.publish(*[draft("x" * 5000) for _ in range(500)])
     await room.until(delivered=500)
     await room.engine.prune(490)
+    while await room.engine.tidy():
+        pass
     with contextlib.closing(sqlite3.connect(tmp_path / "new" / "chat.db")) as db:
         assert db.execute("PRAGMA freelist_count").fetchone()[0] < keep_free
     assert (tmp_path / "new" / "chat.db").stat().st_size < 500_000

@@ -430,15 +430,18 @@ async def test_sqlite_leaves_a_foreign_file_as_it_is(tmp_path: Path, version: in
     assert path.read_bytes() == before
 
 
-async def test_sqlite_works_in_one_thread_which_ends(tmp_path: Path) -> None:
+async def test_sqlite_has_one_thread_that_writes_and_one_that_reads_and_both_end(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     room = await opened(sqlite_engine(tmp_path))
-    (thread,) = set(threading.enumerate()) - before
-    assert thread.name.startswith("sqlite")
     room.publish(draft("one"))
+    await room.until(delivered=1)
+    await room.engine.page(0, 1)
+    threads = set(threading.enumerate()) - before
+    assert sorted(thread.name for thread in threads) == ["sqlite reader_0", "sqlite writer_0"]
     await room.engine.stop()
-    await asyncio.to_thread(thread.join, 5)
-    assert not thread.is_alive()
+    for thread in threads:
+        await asyncio.to_thread(thread.join, 5)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(
@@ -456,8 +459,8 @@ async def test_engine_is_chosen_by_its_url(url: str, kind: type[Engine], history
 
 async def test_sqlite_finds_nonces_without_looking_through_the_table() -> None:
     db = sqlite3.connect(":memory:")
-    db.executescript(SCHEMA[0])
+    db.executescript("".join(SCHEMA))
     plan = db.execute("EXPLAIN QUERY PLAN " + BY_NONCE % PAIR, ("session", "nonce")).fetchall()
     db.close()
-    assert any("SEARCH message USING INDEX message_by_nonce" in step for *_, step in plan)
+    assert any("SEARCH message USING INDEX message_by_session (session=? AND nonce=?)" in step for *_, step in plan)
     assert not any(step.startswith("SCAN message") for *_, step in plan)

@@ -96,6 +96,16 @@ async def test_much_goes_in_steps_with_pauses(room: Room, days: float, limit: in
     assert [change.pruned for change in room.changes] == [STEP, 2 * STEP, 2 * STEP + 10]
 
 
+async def test_what_is_kept_for_nonces_goes_in_steps_with_pauses(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = iter([True, True, False])
+
+    async def tidy() -> bool:
+        return next(left)
+
+    monkeypatch.setattr(room.engine, "tidy", tidy)
+    assert await prune(room, 7, 0, looks=3) == [PAUSE, PAUSE, INTERVAL]
+
+
 async def test_hidden_messages_are_no_hindrance(room: Room) -> None:
     await fill(room, 9, 9, 1, 9)
     await room.engine.hide("id", room.delivered[2].id)

@@ -1,11 +1,13 @@
-"""The database file: who may read it, by which name it is known, and that it shrinks again."""
+"""The database file: who may read it, by which name it is known, that it shrinks again, and how it is searched."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,8 +17,10 @@ import pytest
 
 from app.config import Settings
 from app.engines import open_archive, open_engine, sql
-from app.engines.sqlite import SQLiteEngine, _let_shrink
+from app.engines.sqlite import SQLiteEngine
+from app.engines.sqlite_file import let_shrink
 from app.exceptions import StoreError
+from app.message import Message
 from tests.fakes import draft
 from tests.test_engines import BATCH, Room, opened
 
@@ -170,5 +174,150 @@ def test_old_file_on_a_full_disk_is_served_as_it_is(tmp_path: Path, caplog: pyte
     path = tmp_path / "chat.db"
     with caplog.at_level(logging.WARNING), contextlib.closing(sqlite3.connect(path, factory=Full)) as db:
         db.execute("CREATE TABLE old (x)")
-        _let_shrink(db, path)
+        let_shrink(db, path)
     assert "won't shrink until the disk has room" in caplog.text
+
+
+def second_version(path: Path) -> int:
+    """A database as the second version of the schema had it, with two messages; the first page of the messages."""
+    insert = "INSERT INTO message (id, session, username, content, text, timestamp, nonce, role) VALUES "
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.executescript(sql.SCHEMA[0] + sql.SCHEMA[1])
+        db.execute(sql.NEW_ROOM, ("the-old-epoch", "a secret"))
+        db.execute(insert + "('one', 'session', 'ada', 'x', 'x', 1e9, 'n', 'visitor')")
+        db.execute(insert + "('two', 'session', 'ada', 'y', 'y', 1e9, NULL, 'visitor')")
+        db.execute("PRAGMA user_version = 2")
+        db.commit()
+        return first_page(db)
+
+
+def first_page(db: sqlite3.Connection) -> int:
+    page: int = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'message'").fetchone()[0]
+    return page
+
+
+async def test_second_version_s_database_gets_its_indexes_and_its_messages_stay_where_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    before = second_version(path)
+    room = await opened(SQLiteEngine(str(path), 100, BATCH, 0.0))
+    assert [message.id for message in room.delivered] == ["one", "two"]
+    for by in sql.BY:
+        assert await room.engine.find(by, getattr(room.delivered[1], by), 1) == room.delivered[1:]  # type: ignore[arg-type]
+    room.publish(draft("x", "n"), draft("z"))
+    await room.until(delivered=3, answered=1)
+    assert room.answers == room.delivered[:1]
+    await room.engine.stop()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (len(sql.SCHEMA),)
+        assert first_page(db) == before
+
+
+SEARCHES = {by: sql.FIND % condition for by, condition in sql.BY.items()}
+INDEXES = {"id": "message_by_id", "username": "message_by_username", "session": "message_by_session"}
+
+
+async def plan(room: Room, query: str) -> list[str]:
+    """How SQLite goes about it, whatever the parameters are."""
+    assert isinstance(room.engine, SQLiteEngine)
+    with contextlib.closing(sqlite3.connect(room.engine._path)) as db:
+        return [row[3] for row in db.execute("EXPLAIN QUERY PLAN " + query, [1] * query.count("?"))]
+
+
+@pytest.mark.parametrize("by", SEARCHES)
+async def test_search_uses_its_index(room: Room, by: str) -> None:
+    assert (await plan(room, SEARCHES[by]))[0].startswith(f"SEARCH message USING INDEX {INDEXES[by]} (")
+
+
+QUERIES = [
+    *SEARCHES.values(),
+    sql.NEWEST,
+    sql.PAGE,
+    sql.HIDINGS,
+    sql.HIDE,
+    sql.FORGET,
+    sql.DROP,
+    sql.BY_NONCE % sql.PAIR,
+]
+
+
+@pytest.mark.parametrize("query", QUERIES)
+async def test_nothing_looks_through_all_messages(room: Room, query: str) -> None:
+    assert [step for step in await plan(room, query) if step.startswith("SCAN message")] == []
+
+
+@pytest.mark.parametrize("query", [SEARCHES["id"], SEARCHES["username"], sql.NEWEST, sql.PAGE, sql.DROP])
+async def test_what_is_limited_is_not_sorted_before(room: Room, query: str) -> None:
+    assert not any("B-TREE" in step for step in await plan(room, query))
+
+
+class Blocked:
+    """Keeps the searches of an engine waiting until `go_on` is set; `entered` says that one waits."""
+
+    def __init__(self, room: Room) -> None:
+        assert isinstance(room.engine, SQLiteEngine)
+        assert room.engine._reader
+        self.entered, self.go_on = threading.Event(), threading.Event()
+        room.engine._reader.set_progress_handler(self._wait, 1)
+
+    def _wait(self) -> int:
+        self.entered.set()
+        return not self.go_on.wait(10)
+
+    async def search(self, room: Room) -> asyncio.Task[list[Message]]:
+        """One that waits."""
+        task = asyncio.create_task(room.engine.find("username", "ada", 10))
+        assert await asyncio.to_thread(self.entered.wait, 10)
+        return task
+
+
+async def test_search_delays_no_message(room: Room) -> None:
+    room.publish(draft("one"))
+    await room.until(delivered=1)
+    blocked = Blocked(room)
+    search = await blocked.search(room)
+    room.publish(draft("two"))
+    await room.until(delivered=2)
+    assert not search.done()
+    blocked.go_on.set()
+    assert (await search)[-1].text == "one"
+
+
+async def test_what_a_search_kept_in_the_log_goes_when_it_has_ended(room: Room, tmp_path: Path) -> None:
+    room.publish(draft("one"), draft("two"))
+    await room.until(delivered=2)
+    blocked = Blocked(room)
+    search = await blocked.search(room)
+    await room.engine.prune(1)
+    assert (tmp_path / "chat.db-wal").stat().st_size
+    blocked.go_on.set()
+    await search
+    await room.engine.tidy()
+    assert (tmp_path / "chat.db-wal").stat().st_size == 0
+
+
+async def test_stop_ends_a_search(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(i) FROM n) != ?"
+    monkeypatch.setitem(sql.BY, "id", endless)
+    room.publish(draft("one"))
+    await room.until(delivered=1)
+    search = asyncio.create_task(room.engine.find("id", "x", 1))
+    await asyncio.sleep(0.02)
+    await room.engine.stop()
+    with pytest.raises(StoreError, match="interrupted"):
+        await search
+
+
+async def test_searches_can_change_nothing(room: Room) -> None:
+    assert isinstance(room.engine, SQLiteEngine)
+    assert room.engine._reader
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        room.engine._reader.execute(sql.PROBE)
+
+
+async def test_old_nonces_go_until_none_is_left(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "DROP_STEP", 4)
+    room.publish(*[draft("x", f"{number}", timestamp=time.time() - 3 * DAY) for number in range(10)])
+    await room.until(delivered=10)
+    await room.engine.prune(10)
+    assert [await room.engine.tidy() for _ in range(3)] == [True, False, False]

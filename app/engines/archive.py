@@ -11,7 +11,7 @@ from pathlib import Path
 from app.engines import sql
 from app.engines.base import FIRST, LAST
 from app.engines.lock import Lock
-from app.engines.sqlite import faults_of, lock_file, version_of
+from app.engines.sqlite_file import faults_of, lock_file, version_of
 from app.exceptions import StoreError
 from app.message import Message
 

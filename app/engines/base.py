@@ -18,9 +18,9 @@ from app.engines.writer import Writer
 from app.exceptions import NonceReused, StoreError
 from app.message import Change, Draft, Hiding, Message
 
-HIDE_STEP = 1000  # messages that are hidden at once
+HIDE_STEP = 100  # messages that are hidden at once: others wait for 10 ms
 HIDE_BYTES = 100  # of a frame that tells of one
-HIDE_PAUSE = 0.1  # seconds between two steps, in which the clients may read
+HIDE_PAUSE = 0.01  # seconds between two steps, in which the clients may read
 FIRST, LAST = 0, 2**63 - 1  # below and above every seq
 
 logger = logging.getLogger(__name__)
@@ -75,11 +75,11 @@ class Engine(Writer):
 
     async def page(self, after: int, limit: int) -> list[Message]:
         """The oldest messages after a seq, as far as they are neither hidden nor pruned. Raises StoreError."""
-        return await self._look_up(after, LAST, limit, False)
+        return await self._look_up(max(after, self.pruned), LAST, limit, False)
 
     async def before(self, seq: int, limit: int) -> list[Message]:
         """The newest messages before a seq, newest first, that are neither hidden nor pruned. Raises StoreError."""
-        return await self._look_up(FIRST, seq, limit, True)
+        return await self._look_up(self.pruned, seq, limit, True)
 
     async def find(self, by: By, value: str, limit: int) -> list[Message]:
         """The newest messages with this id, session, or username (in any case), newest first. Raises StoreError."""
@@ -103,8 +103,9 @@ class Engine(Writer):
         """Forgets all messages up to a seq. Raises StoreError."""
         await self._do(partial(self._change, Change(pruned=seq)))
 
-    async def tidy(self) -> None:
-        """Forgets what was kept of messages that are gone, where that takes an act. Raises StoreError."""
+    async def tidy(self) -> bool:
+        """Forgets some of what was kept of messages that are gone; whether there may be more. Raises StoreError."""
+        return False
 
     async def amend(self, old: str, new: str) -> bool:
         """Puts new rules in the place of old ones; False if it is others that hold. Raises StoreError."""

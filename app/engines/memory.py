@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class MemoryEngine(SQLiteEngine):
     def __init__(self, keep: int, batch_bytes: int, lock_timeout: float = 0.0) -> None:
         super().__init__(":memory:", keep, batch_bytes, lock_timeout)
         name = f"portfolio-chat-{os.getuid()}-{os.getppid()}.lock"
+        self._reading = self._writing  # there is but one connection to a database in memory
         self._lock = Lock(Path(tempfile.gettempdir()) / name, lock_timeout)
 
     async def _open(self) -> tuple[list[Message], list[Hiding]]:
@@ -32,6 +34,9 @@ class MemoryEngine(SQLiteEngine):
                     f"{tempfile.gettempdir()}: {error.strerror}. Make it writable, or set TMPDIR"
                 ) from error
         return await self._in_thread(self._connect)
+
+    def _open_reader(self, writer: sqlite3.Connection) -> sqlite3.Connection:
+        return writer
 
 
 def _has_siblings() -> bool:

@@ -25,6 +25,12 @@ SCHEMA = (
     ALTER TABLE message ADD COLUMN hidden INTEGER;
     CREATE INDEX message_by_hiding ON message (hidden) WHERE hidden IS NOT NULL;
     """,
+    """
+    CREATE INDEX message_by_id ON message (id COLLATE NOCASE) WHERE text != '';
+    CREATE INDEX message_by_username ON message (username COLLATE NOCASE) WHERE text != '';
+    CREATE UNIQUE INDEX message_by_session ON message (session, nonce);
+    DROP INDEX message_by_nonce;
+    """,
 )
 NEW_ROOM = "INSERT INTO room (epoch, secret, probes) VALUES (?, ?, 0)"
 ROOM = "SELECT epoch, secret, rules, pruned FROM room"
@@ -43,21 +49,21 @@ PAIR = "(?, ?)"
 # A message without text is gone: only its nonce is still to be known, and for the returning that it was hidden.
 NEWEST = SELECT + " WHERE seq > ? AND seq < ? AND text != '' ORDER BY seq DESC LIMIT ?"
 PAGE = SELECT + " WHERE seq > ? AND seq < ? AND text != '' ORDER BY seq LIMIT ?"
-FIND = SELECT + " WHERE seq > ? AND seq < ? AND text != '' AND %s = ? COLLATE NOCASE ORDER BY seq DESC LIMIT ?"
+FIND = SELECT + " WHERE seq > ? AND seq < ? AND text != '' AND %s ORDER BY seq DESC LIMIT ?"
+BY = {"id": "id = ? COLLATE NOCASE", "username": "username = ? COLLATE NOCASE", "session": "session = ?"}
 HIDINGS = "SELECT seq, id, hidden FROM message WHERE hidden >= ? ORDER BY hidden, seq"
 HIDE = "UPDATE message SET hidden = ?, username = '', content = '', text = '' WHERE seq = ? AND text != ''"
 AMEND = "UPDATE room SET rules = ? WHERE rules = ?"
-FORGET = (
-    "UPDATE message SET username = '', content = '', text = '' "
-    "WHERE seq > (SELECT pruned FROM room) AND seq <= ? AND text != ''"
-)
+FORGET = "UPDATE message SET username = '', content = '', text = '' WHERE seq > ? AND seq <= ? AND text != ''"
 PRUNED = "UPDATE room SET pruned = max(pruned, ?)"
-# What was hidden after everything that is pruned is still told to those who come back.
+# What was hidden after everything that is pruned is still told to those who come back. Subqueries, because a join with
+# the room would look through all that comes after it.
 DROP = """
 DELETE FROM message WHERE seq IN (
-    SELECT seq FROM message, (SELECT pruned FROM room)
-    WHERE seq <= pruned AND (hidden IS NULL OR hidden < pruned) ORDER BY seq LIMIT ?
+    SELECT seq FROM message
+    WHERE seq <= (SELECT pruned FROM room) AND (hidden IS NULL OR hidden < (SELECT pruned FROM room))
+    ORDER BY seq LIMIT ?
 ) AND timestamp < ?
 """
-DROP_STEP = 2000  # rows at once: more than are pruned at once, so that what stayed for its nonce goes in time
+DROP_STEP = 200  # rows at once: more than are pruned at once, so that what stayed for its nonce goes in time
 NONCE_SECONDS = 2 * 24 * 3600.0  # how long a nonce is known: the wire contract's 24 h and a reserve

@@ -1,5 +1,6 @@
-"""The engine for one machine: SQLite with a write-ahead log, one thread, one commit a batch.
+"""The engine for one machine: SQLite with a write-ahead log, one commit a batch.
 
+One thread writes. Another one reads, on a connection of its own, so that a long search delays no message.
 What was delivered survives a kill and a power cut, because it is delivered only after the commit. The file belongs to
 one process: two would each believe in an order of their own. Not for network volumes, whose locks can't be relied on.
 """
@@ -8,14 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import operator
 import os
-import secrets
 import sqlite3
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,6 +24,7 @@ from app.engines import sql
 from app.engines.base import FIRST, LAST, By, Engine
 from app.engines.drafts import number
 from app.engines.lock import Lock
+from app.engines.sqlite_file import connect, faults_of, let_shrink, lock_file, migrate, transaction, version_of
 from app.exceptions import StoreError
 from app.message import Change, Draft, Hiding, Message
 
@@ -39,9 +38,6 @@ ADVICE = (
 BUSY = 5000  # milliseconds to wait for a lock
 
 
-logger = logging.getLogger(__name__)
-
-
 class SQLiteEngine(Engine):
     """Messages in one file at `path`; its directory is made when missing.
 
@@ -52,8 +48,11 @@ class SQLiteEngine(Engine):
         super().__init__(keep, batch_bytes)
         self._path = Path(path)
         self._lock = Lock(lock_file(path), lock_timeout)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
+        self._writing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite writer")
+        self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite reader")
         self._db: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._log_is_full = False  # of text that is gone, because somebody read it when it was to be emptied
 
     async def _open(self) -> tuple[list[Message], list[Hiding]]:
         if self._path.is_dir():
@@ -65,25 +64,34 @@ class SQLiteEngine(Engine):
         return await self._in_thread(self._connect)
 
     def _connect(self) -> tuple[list[Message], list[Hiding]]:
-        self._db = db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        self._db = db = connect(self._path)
         version = version_of(db, self._path)  # before anything is changed in what may be another program's file
-        _let_shrink(db, self._path)  # which a new file takes only before anything else
+        let_shrink(db, self._path)  # which a new file takes only before anything else
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")  # what is hidden or pruned is not to be found in the file
-        _migrate(db, version)
+        if version < len(sql.SCHEMA):
+            migrate(db, version)
+            self._tidy_up(db)  # else the first message would wait while new indexes are copied from the log
+        self._reader = self._open_reader(db)
         self.epoch, self.secret, self.rules, self.pruned = db.execute(sql.ROOM).fetchone()
         self.seq = (db.execute(sql.LAST_SEQ).fetchone() or (0,))[0]
         past = [Message(*row) for row in reversed(db.execute(sql.NEWEST, (FIRST, LAST, self.keep)).fetchall())]
         since = past[0].seq if len(past) == self.keep else self.pruned
         return past, [Hiding(*row) for row in db.execute(sql.HIDINGS, (since,))]
 
+    def _open_reader(self, writer: sqlite3.Connection) -> sqlite3.Connection:
+        """Opens the connection that searches use."""
+        db = connect(self._path)
+        db.execute("PRAGMA query_only = ON")
+        return db
+
     async def _store(self, drafts: list[Draft]) -> list[Message]:
         with metrics.storing(len(drafts)):
             return await self._in_thread(lambda: self._insert_all(drafts))
 
     def _insert_all(self, drafts: list[Draft]) -> list[Message]:
-        with _transaction(self._connection()) as db:
+        with transaction(self._opened(self._db)) as db:
             if not drafts:
                 db.execute(sql.PROBE)
             messages = number(drafts, self.seq, _with_nonces(db, [draft for draft in drafts if draft.nonce]))
@@ -93,106 +101,82 @@ class SQLiteEngine(Engine):
     async def _find(
         self, after: int, before: int, limit: int, newest: bool, by: By | None = None, value: str = ""
     ) -> list[Message]:
-        query = sql.FIND % by if by else sql.NEWEST if newest else sql.PAGE
+        query = sql.FIND % sql.BY[by] if by else sql.NEWEST if newest else sql.PAGE
         bounds = (after, before, value, limit) if by else (after, before, limit)
-        return await self._in_thread(lambda: [Message(*row) for row in self._connection().execute(query, bounds)])
+
+        def search() -> list[Message]:
+            return [Message(*row) for row in self._opened(self._reader).execute(query, bounds)]
+
+        return await self._in_thread(search, self._reading)
 
     async def _apply(self, change: Change, old: str) -> Change | None:
         return await self._in_thread(lambda: self._change_all(change, old))
 
     def _change_all(self, change: Change, old: str) -> Change | None:
-        with _transaction(self._connection()) as db:
+        with transaction(self._opened(self._db)) as db:
             if change.rules is not None and not db.execute(sql.AMEND, (change.rules, old)).rowcount:
                 return None
             hidden = [hiding for hiding in change.hidden if db.execute(sql.HIDE, (hiding.at, hiding.seq)).rowcount]
             if change.pruned:
-                db.execute(sql.FORGET, (change.pruned,))
                 db.execute(sql.PRUNED, (change.pruned,))
-                _drop(db)
+                _drop(db)  # first, because what is dropped needs not be overwritten before
+                db.execute(sql.FORGET, (self.pruned, change.pruned))
         if hidden or change.pruned:
-            _tidy_up(db)
+            self._tidy_up(db)
         return change._replace(hidden=tuple(hidden))
 
-    async def tidy(self) -> None:
+    async def tidy(self) -> bool:
         """Drops what stayed of pruned messages for their nonces."""
-        await self._do(partial(self._in_thread, self._drop_old))
+        return await self._do(partial(self._in_thread, self._drop_old))
 
-    def _drop_old(self) -> None:
-        with _transaction(self._connection()) as db:
+    def _drop_old(self) -> bool:
+        with transaction(self._opened(self._db)) as db:
             dropped = _drop(db)
-        if dropped:
-            _tidy_up(db)
+        if dropped or self._log_is_full:
+            self._tidy_up(db)
+        return dropped == sql.DROP_STEP
 
-    def _connection(self) -> sqlite3.Connection:
-        if not self._db:
+    def _tidy_up(self, db: sqlite3.Connection) -> None:
+        """Gives back free pages, and empties the log.
+
+        What was to be done is done already, so what fails here is left to the next time.
+        """
+        self._log_is_full = True
+        with contextlib.suppress(sqlite3.OperationalError):
+            db.executescript("PRAGMA incremental_vacuum")  # all pages; `execute` would stop after the first
+            db.execute("PRAGMA busy_timeout = 0")  # somebody reads: nobody waits for it
+            self._log_is_full = bool(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+        db.execute(f"PRAGMA busy_timeout = {BUSY}")
+
+    def _opened(self, db: sqlite3.Connection | None) -> sqlite3.Connection:
+        if not db:
             raise StoreError(f"{self._path} is closed. The server is stopping.")
-        return self._db
+        return db
 
     async def _close(self) -> None:
+        if self._reader:
+            self._reader.interrupt()  # nobody waits for what it searches
+            await self._in_thread(self._reader.close, self._reading)
         if self._db:
             await self._in_thread(self._db.close)
-            self._db = None
-        self._thread.shutdown(wait=False)
+        self._db = self._reader = None
+        self._reading.shutdown(wait=False)
+        self._writing.shutdown(wait=False)
         self._lock.release()
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T], thread: ThreadPoolExecutor | None = None) -> T:
+        """Does it in the thread that writes, or in another one."""
+
         def guarded() -> T:
             with faults_of(self._path):
                 return work()
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
-
-
-def lock_file(path: str) -> Path:
-    """Beside the file itself, whichever link leads there."""
-    return Path(f"{os.path.realpath(path)}.lock")
-
-
-def version_of(db: sqlite3.Connection, path: Path) -> int:
-    """The schema's, 0 for an empty file. Raises StoreError for a file that is not ours."""
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if version > len(sql.SCHEMA) or (not tables >= {"room", "message"} if version else tables):
-        raise StoreError(
-            f"{path} was not made by this program, or by a newer version of it. "
-            "Name another file in ENGINE_URL, or install the newer version."
-        )
-    return version
-
-
-def _let_shrink(db: sqlite3.Connection, path: Path) -> None:
-    """Sees to it that the file can give back what it does not need. One of an earlier version is written anew once."""
-    if db.execute("PRAGMA auto_vacuum").fetchone()[0]:
-        return
-    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    try:
-        db.execute("VACUUM")
-    except sqlite3.OperationalError as error:
-        logger.warning("%s won't shrink until the disk has room for a second one: %s", path, error)
+        return await asyncio.get_running_loop().run_in_executor(thread or self._writing, guarded)
 
 
 def _drop(db: sqlite3.Connection) -> int:
     """Drops pruned rows whose nonces are too old to come again, of the oldest DROP_STEP; how many."""
     return db.execute(sql.DROP, (sql.DROP_STEP, time.time() - sql.NONCE_SECONDS)).rowcount
-
-
-def _tidy_up(db: sqlite3.Connection) -> None:
-    """Gives back free pages, and empties the log. It is done already, so what fails here is left to the next time."""
-    with contextlib.suppress(sqlite3.OperationalError):
-        db.executescript("PRAGMA incremental_vacuum")  # all pages; `execute` would stop after the first
-        db.execute("PRAGMA busy_timeout = 0")  # another program reads: nobody waits for it
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    db.execute(f"PRAGMA busy_timeout = {BUSY}")
-
-
-def _migrate(db: sqlite3.Connection, version: int) -> None:
-    with _transaction(db):
-        for number, step in enumerate(sql.SCHEMA[version:], version):
-            for statement in filter(str.strip, step.split(";")):
-                db.execute(statement)
-            if number == 0:
-                db.execute(sql.NEW_ROOM, (str(uuid.uuid4()), secrets.token_hex(32)))
-        db.execute(f"PRAGMA user_version = {len(sql.SCHEMA)}")
 
 
 def _with_nonces(db: sqlite3.Connection, drafts: list[Draft]) -> dict[tuple[str, str], Message]:
@@ -212,28 +196,3 @@ def _insert(db: sqlite3.Connection, messages: list[Message]) -> None:
 
 
 _columns = operator.attrgetter("id", "session", "username", "content", "text", "timestamp", "nonce", "role", "seq")
-
-
-@contextlib.contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield db
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # a full disk may have rolled it back already
-            db.execute("ROLLBACK")
-        raise
-
-
-@contextlib.contextmanager
-def faults_of(path: Path) -> Iterator[None]:
-    """Turns what SQLite and the file system raise into a StoreError that says what to do."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise StoreError(f"{path}: {error}. Make room on the disk and the file writable.") from error
-    except sqlite3.DatabaseError as error:
-        raise StoreError(f"{path}: {error}. Restore a copy, or name another file in ENGINE_URL.") from error
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}. Make its directory writable, or change ENGINE_URL.") from error
