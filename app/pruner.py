@@ -15,7 +15,6 @@ from app.engines import Engine
 from app.exceptions import StoreError
 from app.message import Message
 
-STEP = 100  # messages at once: posts wait for 10 ms in a room of a million
 PAUSE = 0.01  # seconds between two steps, which are everybody's
 INTERVAL = 60.0  # seconds between two looks
 DAY = 86_400.0  # seconds
@@ -53,18 +52,18 @@ class Pruner:
             await self._sleep(PAUSE if more else INTERVAL)
 
     async def step(self) -> bool:
-        """Prunes STEP messages at most; whether there may be more to prune. Raises StoreError."""
-        engine = self._engine
+        """Prunes `engine.prune_step` messages at most; whether there may be more to prune. Raises StoreError."""
+        engine, step = self._engine, self._engine.prune_step
         surplus = engine.seq - self._limit - engine.pruned if self._limit else 0
         if surplus > 0:
-            await engine.prune(engine.pruned + min(surplus, STEP))
-        if surplus > STEP:  # what comes meanwhile waits, else in a full room each message would cost a prune
+            await engine.prune(engine.pruned + min(surplus, step))
+        if surplus > step:  # what comes meanwhile waits, else in a full room each message would cost a prune
             return True
-        old = await self._old(1) and await self._old(STEP)  # mostly there is none, and one tells
+        old = await self._old(1) and await self._old(step)  # mostly there is none, and one tells
         if not old:
             return await engine.tidy()
         await engine.prune(old[-1].seq)
-        return len(old) == STEP
+        return len(old) == step
 
     async def _old(self, limit: int) -> list[Message]:
         """The oldest messages that are too old."""

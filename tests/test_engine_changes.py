@@ -279,6 +279,7 @@ async def test_acts_and_posts_behind_one_that_hangs_are_refused_in_time(
 async def test_reading_a_store_that_hangs_is_given_up_in_time(room: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
     await fill(room, 3)
     monkeypatch.setattr(writer, "PATIENCE", 0.1)
+    monkeypatch.setattr("app.engines.base.SEARCH_PATIENCE", 0.1)
     flowing = asyncio.Event()
 
     async def hang(*_: object) -> list[Message]:

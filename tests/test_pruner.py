@@ -10,7 +10,7 @@ import pytest
 
 from app.engines.memory import MemoryEngine
 from app.exceptions import StoreError
-from app.pruner import DAY, INTERVAL, PAUSE, STEP, Pruner
+from app.pruner import DAY, INTERVAL, PAUSE, Pruner
 from tests.fakes import draft
 from tests.test_engines import BATCH, Room, opened
 
@@ -90,10 +90,11 @@ async def test_without_limits_everything_stays(room: Room) -> None:
 
 @pytest.mark.parametrize(("days", "limit"), [(7.0, 0), (0.0, 500)])
 async def test_much_goes_in_steps_with_pauses(room: Room, days: float, limit: int) -> None:
-    await fill(room, *[8.0] * (2 * STEP + 10), *[1.0] * 500)
+    step = room.engine.prune_step
+    await fill(room, *[8.0] * (2 * step + 10), *[1.0] * 500)
     assert await prune(room, days, limit, looks=4) == [PAUSE, PAUSE, INTERVAL, INTERVAL]
-    assert await left(room) == list(range(2 * STEP + 11, 2 * STEP + 511))
-    assert [change.pruned for change in room.changes] == [STEP, 2 * STEP, 2 * STEP + 10]
+    assert await left(room) == list(range(2 * step + 11, 2 * step + 511))
+    assert [change.pruned for change in room.changes] == [step, 2 * step, 2 * step + 10]
 
 
 async def test_what_is_kept_for_nonces_goes_in_steps_with_pauses(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

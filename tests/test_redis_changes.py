@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.engines import LAST
 from app.engines import redis as redis_module
 from app.engines.redis import RedisEngine
 from app.engines.redis_room import PREFIX, RedisRoom
@@ -205,6 +206,29 @@ async def test_search_ends_in_time_and_leaves_the_loop_to_others(
     await one.until(delivered=9)
     found = await asyncio.gather(*(one.engine.find("session", f"s{number}", 9) for number in range(4)))
     assert [[message.seq for message in each] for each in found] == [[7, 4, 1], [8, 5, 2], [9, 6, 3], []]
-    monkeypatch.setattr(redis_module, "PATIENCE", -1.0)
+    monkeypatch.setattr(redis_module, "SEARCH_PATIENCE", -1.0)
     with pytest.raises(StoreError, match="too much to look through"):
         await one.engine.find("id", "nobody's", 1)
+
+
+@pytest.mark.parametrize("count", [3, 4])
+async def test_search_never_asks_for_what_is_older_than_the_oldest(
+    worker: Start, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Backwards from there, Redis would look through the whole stream, and answer nobody meanwhile."""
+    monkeypatch.setattr(redis_module, "PAGE", 2)
+    one = await worker()
+    one.publish(*[draft(f"{number}") for number in range(count)])
+    await one.until(delivered=count)
+    reads: list[str] = []
+    client = one.engine.room._client
+    read = client.xrevrange
+
+    def noted(key: str, **bounds: Any) -> Any:
+        reads.append(bounds["max"])
+        return read(key, **bounds)
+
+    monkeypatch.setattr(client, "xrevrange", noted)
+    assert await one.engine.find("id", "nobody's", 1) == []
+    assert await one.engine.before(1, 10) == []
+    assert reads == [f"({LAST}-0", f"({count - 1}-0"]

@@ -19,6 +19,7 @@ from app.exceptions import NonceReused, StoreError
 from app.message import Change, Draft, Hiding, Message
 
 HIDE_STEP = 100  # messages that are hidden at once: others wait for 10 ms
+SEARCH_PATIENCE = 30.0  # seconds for a search, which in a large store may look through all messages
 HIDE_BYTES = 100  # of a frame that tells of one
 HIDE_PAUSE = 0.01  # seconds between two steps, in which the clients may read
 FIRST, LAST = 0, 2**63 - 1  # below and above every seq
@@ -59,6 +60,7 @@ class Engine(Writer):
     pruned: int
     secret: str
     rules: str
+    prune_step = 250  # messages that are to be pruned at once
 
     def __init__(self, keep: int, batch_bytes: int) -> None:
         super().__init__(batch_bytes)
@@ -138,8 +140,9 @@ class Engine(Writer):
         Raises StoreError.
         """
 
-    async def _look_up(self, *what: Any) -> list[Message]:
-        return await self._in_time(self._find(*what))
+    async def _look_up(self, after: int, before: int, limit: int, newest: bool, *by: Any) -> list[Message]:
+        seconds = SEARCH_PATIENCE if by else None
+        return await self._in_time(self._find(after, before, limit, newest, *by), seconds)
 
     async def _hide(self, messages: Sequence[Message]) -> int:
         done = await self._change(Change(tuple(Hiding(message.seq, message.id, self.seq) for message in messages)))

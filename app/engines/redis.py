@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from app import metrics, tasks
-from app.engines.base import FIRST, LAST, By, Engine, Listener
+from app.engines.base import FIRST, LAST, SEARCH_PATIENCE, By, Engine, Listener
 from app.engines.redis_room import PAGE, READ_SECONDS, Entry, Found, Position, Record, RedisRoom
 from app.engines.writer import PATIENCE
 from app.exceptions import StoreError
@@ -104,7 +104,7 @@ class RedisEngine(Engine):
         self, after: int, before: int, limit: int, newest: bool, by: By | None = None, value: str = ""
     ) -> list[Message]:
         found: list[Message] = []
-        until = asyncio.get_running_loop().time() + PATIENCE
+        until = asyncio.get_running_loop().time() + (SEARCH_PATIENCE if by else PATIENCE)
         count, needle = (PAGE, f'"{value}"'.lower().encode()) if by else (min(limit, PAGE), b"")
         async with self._searching if by else contextlib.nullcontext():
             async for record in self.room.walk(self.epoch, after, before, newest, count, needle, until):

@@ -65,5 +65,5 @@ DELETE FROM message WHERE seq IN (
     ORDER BY seq LIMIT ?
 ) AND timestamp < ?
 """
-DROP_STEP = 200  # rows at once: more than are pruned at once, so that what stayed for its nonce goes in time
+DROP_STEP = 100  # rows at once: more than are pruned at once, so that what stayed for its nonce goes in time
 NONCE_SECONDS = 2 * 24 * 3600.0  # how long a nonce is known: the wire contract's 24 h and a reserve

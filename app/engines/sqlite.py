@@ -44,6 +44,8 @@ class SQLiteEngine(Engine):
     `lock_timeout`: seconds to wait for another process to let go of the file (a reload overlaps).
     """
 
+    prune_step = 50  # the writer is held for some 5 ms, mostly by the disk
+
     def __init__(self, path: str, keep: int, batch_bytes: int, lock_timeout: float) -> None:
         super().__init__(keep, batch_bytes)
         self._path = Path(path)

@@ -97,10 +97,10 @@ class Writer(ABC):
         self._wake.set()
         return await self._in_time(done)
 
-    async def _in_time(self, work: Awaitable[T]) -> T:
-        """Waits for the store, for PATIENCE seconds at most. Raises StoreError."""
+    async def _in_time(self, work: Awaitable[T], seconds: float | None = None) -> T:
+        """Waits for the store, for so many seconds at most (PATIENCE if not given). Raises StoreError."""
         try:
-            return await asyncio.wait_for(work, PATIENCE)
+            return await asyncio.wait_for(work, PATIENCE if seconds is None else seconds)
         except TimeoutError:
             raise StoreError("the store does not answer") from None
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx2
 from redis import Redis
 
+from app.composer import message_id
 from app.engines.redis_room import PREFIX, _body
 from app.message import Draft
 from tests.running import COMMANDS, ROOT, Client, RunningRedis, RunningServer
@@ -37,9 +38,8 @@ def drafts(count: int) -> Iterable[Draft]:
     now, step = time.time(), 30 * 86_400.0 / count
     for number in range(count):
         name, text = random.randrange(NAMES), f"{number} " + "x" * random.randrange(20, 180)
-        session, message = f"session-{name:028}", f"{random.getrandbits(128):032x}"
-        stamp = now - (count - number) * step
-        yield Draft(message, session, f"Name{name:03}", text, text, stamp, f"{number:036}", "visitor")
+        stamp, nonce = now - (count - number) * step, f"{random.getrandbits(128):032x}"
+        yield Draft(message_id(stamp), f"session-{name:028}", f"Name{name:03}", text, text, stamp, nonce)
 
 
 def fill(server: RunningServer, count: int) -> list[str]:
@@ -128,7 +128,13 @@ def operations(http: httpx2.AsyncClient, ids: list[str], environment: dict[str, 
     async def export() -> object:
         command = [sys.executable, "-m", "app", "export"]
         out = asyncio.subprocess.DEVNULL
-        return await (await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdout=out)).wait()
+        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdout=out)
+        try:
+            return await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
     names = iter(random.sample(range(NAMES), NAMES))
     return {
@@ -172,6 +178,7 @@ async def beside(what: str, work: Work, server: RunningServer, seconds: float) -
             if busy.done():
                 print(f"{what}: {busy.exception()!r}")
             busy.cancel()
+            await asyncio.wait({busy})
     show(what, load, times)
 
 
@@ -208,6 +215,7 @@ def main() -> None:
         ids = fill_redis(redis, arguments.messages) if redis else fill(server, arguments.messages)
         started(server)
         os.sched_setaffinity(0, {1})
+        print(f"{'p99 and worst, ms':24} |            post |          health |            join |")
         asyncio.run(measure(server, ids, arguments.seconds))
         server.terminate()
         started(server, MAX_STORED_MESSAGES=str(max(1, arguments.messages // 2)))
