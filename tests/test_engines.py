@@ -462,5 +462,5 @@ async def test_sqlite_finds_nonces_without_looking_through_the_table() -> None:
     db.executescript("".join(SCHEMA))
     plan = db.execute("EXPLAIN QUERY PLAN " + BY_NONCE % PAIR, ("session", "nonce")).fetchall()
     db.close()
-    assert any("SEARCH message USING INDEX message_by_session (session=? AND nonce=?)" in step for *_, step in plan)
+    assert any("SEARCH message USING INDEX message_by_nonce (session=? AND nonce=?)" in step for *_, step in plan)
     assert not any(step.startswith("SCAN message") for *_, step in plan)

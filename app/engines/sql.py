@@ -27,9 +27,6 @@ SCHEMA = (
     """,
     """
     CREATE INDEX message_by_id ON message (id COLLATE NOCASE) WHERE text != '';
-    CREATE INDEX message_by_username ON message (username COLLATE NOCASE) WHERE text != '';
-    CREATE UNIQUE INDEX message_by_session ON message (session, nonce);
-    DROP INDEX message_by_nonce;
     """,
 )
 NEW_ROOM = "INSERT INTO room (epoch, secret, probes) VALUES (?, ?, 0)"
@@ -49,8 +46,9 @@ PAIR = "(?, ?)"
 # A message without text is gone: only its nonce is still to be known, and for the returning that it was hidden.
 NEWEST = SELECT + " WHERE seq > ? AND seq < ? AND text != '' ORDER BY seq DESC LIMIT ?"
 PAGE = SELECT + " WHERE seq > ? AND seq < ? AND text != '' ORDER BY seq LIMIT ?"
-FIND = SELECT + " WHERE seq > ? AND seq < ? AND text != '' AND %s ORDER BY seq DESC LIMIT ?"
-BY = {"id": "id = ? COLLATE NOCASE", "username": "username = ? COLLATE NOCASE", "session": "session = ?"}
+# Names and sessions have no index: each would cost a batch of 50 messages 0.6 ms, and would save a search 0.2 s in a
+# million, which no message waits for.
+FIND = SELECT + " WHERE seq > ? AND seq < ? AND text != '' AND %s = ? COLLATE NOCASE ORDER BY seq DESC LIMIT ?"
 HIDINGS = "SELECT seq, id, hidden FROM message WHERE hidden >= ? ORDER BY hidden, seq"
 HIDE = "UPDATE message SET hidden = ?, username = '', content = '', text = '' WHERE seq = ? AND text != ''"
 AMEND = "UPDATE room SET rules = ? WHERE rules = ?"

@@ -103,7 +103,7 @@ class SQLiteEngine(Engine):
     async def _find(
         self, after: int, before: int, limit: int, newest: bool, by: By | None = None, value: str = ""
     ) -> list[Message]:
-        query = sql.FIND % sql.BY[by] if by else sql.NEWEST if newest else sql.PAGE
+        query = sql.FIND % by if by else sql.NEWEST if newest else sql.PAGE
         bounds = (after, before, value, limit) if by else (after, before, limit)
 
         def search() -> list[Message]:
@@ -156,12 +156,13 @@ class SQLiteEngine(Engine):
         return db
 
     async def _close(self) -> None:
-        if self._reader:
-            self._reader.interrupt()  # nobody waits for what it searches
-            await self._in_thread(self._reader.close, self._reading)
+        reader, self._reader = self._reader, None
+        if reader:
+            reader.interrupt()  # nobody waits for what it searches
+            await self._in_thread(reader.close, self._reading)
         if self._db:
             await self._in_thread(self._db.close)
-        self._db = self._reader = None
+            self._db = None
         self._reading.shutdown(wait=False)
         self._writing.shutdown(wait=False)
         self._lock.release()
