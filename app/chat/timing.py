@@ -14,5 +14,5 @@ class Timing:
     rules_tries: int = 50  # to replace rules that other workers replace at the same time
     rules_retry: float = 0.02  # between two tries; this worker learns of the others' rules meanwhile
     max_bans: int = 1000  # each change of the rules is written and read as a whole
-    delete_step: int = 1000  # messages that are deleted at once
-    delete_pause: float = 0.1  # between two steps; the clients may read meanwhile
+    delete_step: int = 100  # messages that are deleted at once: others wait for some 6 ms
+    delete_pause: float = 0.01  # between two steps; the clients may read meanwhile
