@@ -245,8 +245,7 @@ async def test_failing_store_refuses_and_recovers_without_traffic(
     await probed(store, 3)
     assert not room.healthy()
     store.fault = None
-    await probed(store, 1)
-    assert room.healthy()
+    await until(room.healthy)
     room.publish(draft("one", "n"))
     await room.until(delivered=1)
     assert (room.seqs, room.texts) == ([1], ["one"])
@@ -275,11 +274,9 @@ async def test_idle_store_is_tried_so_that_a_fault_is_found_without_traffic(
     room.publish(draft("wakes the writer"))
     await room.until(answered=1)
     store.fault = None
-    await probed(store, 1)
-    assert room.healthy()
+    await until(room.healthy)
     store.fault = StoreError("read-only")
-    await probed(store, 2)
-    assert not room.healthy()
+    await until(lambda: not room.healthy())
     assert (room.engine.seq, room.delivered) == (0, [])
 
 

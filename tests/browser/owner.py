@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.visitor import Visitor
 
@@ -34,3 +34,12 @@ def sign_in(visitor: Visitor) -> Visitor:
 def dialog(visitor: Visitor) -> Locator:
     """The dialog that is open."""
     return visitor.page.locator("portfolio-chat .ask")
+
+
+def next_of(held: list[Route], page: Page) -> Route:
+    """A request that a test holds back, as soon as it is there: Playwright tells of it before it is held."""
+    for _ in range(5000):
+        if held:
+            break
+        page.wait_for_timeout(1)
+    return held.pop(0)

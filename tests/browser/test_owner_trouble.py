@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Visit
-from tests.browser.owner import HASTE, TOKEN, dialog, offer, press, sign_in
+from tests.browser.owner import HASTE, TOKEN, dialog, next_of, offer, press, sign_in
 from tests.running import RunningServer
 
 
@@ -115,7 +115,7 @@ def test_what_is_cancelled_while_the_server_is_slow(visit: Visit, address: str) 
     anna.page.keyboard.press("Escape")
     expect(dialog(anna)).to_have_count(0)
     with anna.page.expect_response("**/api/bans"):
-        held.pop().continue_()
+        next_of(held, anna.page).continue_()
     anna.page.unroute("**/api/**")
     sign_in(anna)
     with anna.page.expect_request("**/api/messages/*"):
@@ -124,7 +124,7 @@ def test_what_is_cancelled_while_the_server_is_slow(visit: Visit, address: str) 
         press(anna, "Hide")
     anna.page.keyboard.press("Escape")
     expect(dialog(anna)).to_have_count(0)
-    held.pop().fulfill(status=503, json={"error": {"code": "unavailable", "message": "Not now."}})
+    next_of(held, anna.page).fulfill(status=503, json={"error": {"code": "unavailable", "message": "Not now."}})
     anna.is_told("Not now.")
 
 
@@ -134,7 +134,7 @@ def test_form_is_asked_for_once(visit: Visit, address: str) -> None:
     anna.page.route("**/owner.js", lambda route: held.append(route))  # noqa: PLW0108 - it gets attributes
     with anna.page.expect_request("**/owner.js"):
         anna.page.get_by_role("button", name="Sign in as owner").dblclick()
-    held[0].continue_()
+    next_of(held, anna.page).continue_()
     expect(dialog(anna)).to_have_count(1)
     offer(anna, TOKEN)
     expect(anna.find("me")).to_have_text("as owner")
