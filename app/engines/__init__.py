@@ -8,8 +8,6 @@ and the names that they hold), and `pruner` the task that removes old messages.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from app.config import Settings, SettingsError
@@ -35,11 +33,12 @@ def open_backend(settings: Settings) -> Backend:
     batch_bytes = settings.ws_send_buffer // 2
     owner, quiet = settings.owner_username, settings.notify_quiet
     if settings.engine_url.startswith("redis"):
-        with _driver():
-            from app.engines.redis.claim import RedisClaim  # noqa: PLC0415 - the driver is optional
-            from app.engines.redis.client import RedisClient  # noqa: PLC0415
-            from app.engines.redis.presence import RedisPresence  # noqa: PLC0415
-            from app.engines.redis.store import RedisStore  # noqa: PLC0415
+        _require_driver()
+        from app.engines.redis.claim import RedisClaim  # noqa: PLC0415 - the driver is optional
+        from app.engines.redis.client import RedisClient  # noqa: PLC0415
+        from app.engines.redis.presence import RedisPresence  # noqa: PLC0415
+        from app.engines.redis.store import RedisStore  # noqa: PLC0415
+
         client = RedisClient(settings.engine_url)
         presence = RedisPresence(client, owner, settings.announce_limit)
         return Backend(Engine(RedisStore(client, keep), batch_bytes), presence, RedisClaim(client, quiet))
@@ -64,19 +63,17 @@ def open_archive(settings: Settings) -> Archive:
         raise SettingsError("ENGINE_URL=memory:// keeps nothing: there is nothing to export, and nothing to wipe.")
     if settings.engine_url.startswith("sqlite"):
         return SQLiteStore(settings.engine_url.removeprefix("sqlite:///"))
-    with _driver():
-        from app.engines.redis.client import RedisClient  # noqa: PLC0415 - as above
-        from app.engines.redis.store import RedisStore  # noqa: PLC0415
+    _require_driver()
+    from app.engines.redis.client import RedisClient  # noqa: PLC0415 - the driver is optional
+    from app.engines.redis.store import RedisStore  # noqa: PLC0415
+
     return RedisStore(RedisClient(settings.engine_url))
 
 
-@contextlib.contextmanager
-def _driver() -> Iterator[None]:
+def _require_driver() -> None:
     try:
-        yield
-    except ImportError as error:
-        if error.name != "redis":
-            raise
+        import redis  # noqa: F401, PLC0415 - as above
+    except ImportError:
         raise SettingsError(
             "ENGINE_URL=redis://… needs Redis' driver, which is not installed: pip install -r requirements-prod.txt"
         ) from None

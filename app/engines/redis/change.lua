@@ -4,8 +4,8 @@
 -- Returns the entry's id and what it says, which leaves out what was deleted or pruned already. Returns nothing when that
 -- leaves nothing, or when the current rules are not the old ones.
 local room, stream = KEYS[1], KEYS[2]
-local fields = { 'epoch', 'seq', 'pruned', 'rules', 'rules_at' }
-local epoch, seq, pruned, rules, rules_at = unpack(redis.call('HMGET', room, unpack(fields)))
+local fields = { 'epoch', 'seq', 'pruned', 'pruned_at', 'rules', 'rules_at' }
+local epoch, seq, pruned, pruned_at, rules, rules_at = unpack(redis.call('HMGET', room, unpack(fields)))
 local prune = tonumber(ARGV[3])
 if epoch ~= ARGV[1] then
   return redis.error_reply('the room in Redis is another one now')
@@ -34,5 +34,8 @@ redis.call('XADD', stream, id, 'c', body)
 if ARGV[5] ~= '' then
   redis.call('XDEL', stream, rules_at or '0-0') -- the newest rules say it all
   redis.call('HSET', room, 'rules', ARGV[5], 'rules_at', id)
+elseif news.pruned and not news.hidden then
+  redis.call('XDEL', stream, pruned_at or '0-0') -- the same for pruning, of which a large room makes many
+  redis.call('HSET', room, 'pruned_at', id)
 end
 return { id, body }
