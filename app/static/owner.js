@@ -430,7 +430,7 @@ class Tools {
   /** A dialog: a heading, fields, and what can be done, by its class: [label, what to do]. `why`: what is wrong. */
   ask(heading, fields, choices, why = "", cancel = this.say("cancel")) {
     this.dress();
-    const { root, host } = this.view, before = host.shadowRoot.activeElement;
+    const { root, host } = this.view, before = host.shadowRoot.activeElement, aiming = before?.closest(".tools");
     this.error = make("p", "error", { role: "alert" });
     const end = button("cancel", () => dialog.close(), cancel);
     const [[part, [label, act]]] = Object.entries(choices);
@@ -447,7 +447,7 @@ class Tools {
       if (this.dialog !== dialog) return; // another one has followed
       this.dialog = this.showRoom = null;
       if (before?.checkVisibility()) before.focus();
-      else (this.aimed?.isConnected && this.aimed.querySelector(".tools button") || this.view.input).focus();
+      else (aiming && this.aimed?.isConnected && this.aimed.querySelector(".tools button") || this.view.input).focus();
     };
     root.append(dialog);
     dialog.showModal();

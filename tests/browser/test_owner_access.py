@@ -15,6 +15,25 @@ from tests.browser.test_widget_looks import SCREENSHOTS
 __all__ = ["axe"]  # a fixture
 
 
+def test_line_to_write_in_has_the_focus_after_sign_in_however_late_the_dialog_closes(visit: Visit, address: str) -> None:
+    bob, anna = visit(address, "bob"), visit(address)
+    bob.say("one")
+    anna.page.evaluate(
+        """() => {
+            const { close } = HTMLDialogElement.prototype;
+            HTMLDialogElement.prototype.close = function () {
+                const ready = this.getRootNode().querySelector(".tools button");
+                ready ? close.call(this) : requestAnimationFrame(() => this.close());
+            };
+        }"""
+    )
+    anna.page.get_by_role("button", name="Sign in as owner").press("Enter")
+    anna.page.get_by_label("Owner's token").fill(TOKEN)
+    anna.page.keyboard.press("Enter")
+    expect(anna.page.get_by_role("dialog")).to_be_hidden()
+    expect(anna.line).to_be_focused()
+
+
 def test_owner_works_by_keyboard_alone(visit: Visit, address: str) -> None:
     bob, anna = visit(address, "bob"), visit(address)
     bob.say("one", "two", "three")
