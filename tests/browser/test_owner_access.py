@@ -15,7 +15,9 @@ from tests.browser.test_widget_looks import SCREENSHOTS
 __all__ = ["axe"]  # a fixture
 
 
-def test_line_to_write_in_has_the_focus_after_sign_in_however_late_the_dialog_closes(visit: Visit, address: str) -> None:
+def test_line_to_write_in_has_the_focus_after_sign_in_however_late_the_dialog_closes(
+    visit: Visit, address: str
+) -> None:
     bob, anna = visit(address, "bob"), visit(address)
     bob.say("one")
     anna.page.evaluate(
