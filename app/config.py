@@ -50,7 +50,9 @@ class Settings(BaseModel):
     )
     cors_allow_credentials: bool = _setting(True, "Let those pages send cookies; `CORS_ORIGINS=*` switches it off.")
     ws_heartbeat_interval: float = _setting(30.0, "Seconds between two pings to every client.", ge=0.05, le=3600)
-    ws_heartbeat_timeout: float = _setting(60.0, "Seconds of silence after which a client is gone.", ge=0.1, le=7200)
+    ws_heartbeat_timeout: float = _setting(
+        60.0, "Seconds of silence after which a client counts as disconnected.", ge=0.1, le=7200
+    )
     ws_max_connections: int = _setting(
         1000, "How many connections there may be at once, in each worker.", ge=1, le=1_000_000
     )
@@ -124,7 +126,7 @@ class Settings(BaseModel):
         allowed="discord, slack, ntfy or json",
     )
     notify_quiet: float = _setting(
-        300.0, "Seconds after a notice in which what comes is collected for the next one.", ge=0.1, le=86_400
+        300.0, "Seconds after a notification in which what comes is collected for the next one.", ge=0.1, le=86_400
     )
     metrics_public: bool = _setting(False, "Show `/metrics` to everybody, not to the owner alone.")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = (

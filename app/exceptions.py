@@ -237,7 +237,7 @@ class RequestTooLarge(RequestRefused):
 
 
 def refusals(kind: type[ChatError] = ChatError) -> list[type[ChatError]]:
-    """Every refusal, or every one of a kind."""
+    """Every refusal, or every one of a kind: the classes without subclasses, for a class with some has no code."""
     return [leaf for child in kind.__subclasses__() for leaf in refusals(child)] or [kind]
 
 

@@ -71,7 +71,7 @@ else:
 
 
 class LabelledCounter:
-    """Counts by the value of one label. Values that were not told before count as `other`, so there is an end to them.
+    """Counts by the value of one label. Values that `know` did not name count as `other`, so there is an end to them.
 
     All begin at zero: a series that appears with its first event hides that event from `rate`, and a file that grows
     while the disk is full would end the process.

@@ -61,7 +61,7 @@ class Admission:
             name = self._settings.owner_username
             return Session(name, handshake.address, OWNER_SESSION, supports_tokens=True, role="owner")
         self._registry.check_capacity(handshake.limit_key)
-        _take(self._joins, handshake.limit_key)
+        _spend(self._joins, handshake.limit_key)
         bearer = handshake.bearer
         if bearer is not None and not bearer.startswith(SESSION_PREFIX):
             self._refuse_token(handshake, InvalidToken())
@@ -103,7 +103,7 @@ class Admission:
         if not session:
             fault = "This token proves no session here. The session frame of a connection has one that does."
             self._refuse_token(handshake, InvalidToken(fault))
-        _take(self._erasures, handshake.limit_key)
+        _spend(self._erasures, handshake.limit_key)
         return session
 
     def check_rate(self, connection: Connection) -> None:
@@ -118,8 +118,8 @@ class Admission:
             raise SlowMode(wait)
         if wait := max(self._messages.wait(key), self._messages_by_address.wait(address) if address else 0.0):
             raise RateLimited(wait)
-        _take(self._messages, key)
-        _take(self._messages_by_address, address)
+        _spend(self._messages, key)
+        _spend(self._messages_by_address, address)
 
     def on_accepted(self, session: Session) -> None:
         """Takes a slow-mode token: a message was accepted, and its sender waits now."""
@@ -156,7 +156,7 @@ def _key(session: Session) -> str:
     return session.id if session.supports_tokens else f"{session.address} {session.username.lower()}"
 
 
-def _take(buckets: Buckets, key: str | None) -> None:
+def _spend(buckets: Buckets, key: str | None) -> None:
     """Takes a token, or raises RateLimited. Without a key there is no limit."""
     if key is None:
         return

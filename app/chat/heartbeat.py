@@ -22,8 +22,9 @@ PING = PreparedFrames([frames.encode(frames.PingFrame())])
 class Heartbeat:
     """Pings every `interval` seconds; closes after `timeout` seconds of silence, on the registry's clock.
 
-    A client that sent anything is alive. After a stall of the event loop nobody could be heard, so everybody
-    gets an interval more before anyone is closed. `on_beat` is called at each beat, several times an interval.
+    A client that sent anything is alive. A stall of the event loop also delays what clients sent, so after
+    one everybody gets an interval more before anyone is closed. `on_beat` is called at each beat, several times an
+    interval.
     """
 
     def __init__(

@@ -89,9 +89,8 @@ class Room:
         await self.announcer.send_away(spread)
 
     async def stop(self) -> None:
-        """Stores and delivers what was accepted, and frees everything. Safe to call when `start` failed."""
+        """Ends what `start` began, but for the engine. Safe to call when `start` failed."""
         await self.announcer.stop()
-        await self._engine.stop()
 
     @property
     def healthy(self) -> bool:

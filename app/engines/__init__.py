@@ -1,13 +1,14 @@
 """Where messages are kept, in which order, and what several workers must agree on.
 
 Knows records and how large their frames are; knows nothing of rooms, connections or HTTP. Outside this package nothing
-asks which engine it is. Read `store` first (the seam), then `engine` (one queue, one writer, one reader of the feed),
+asks which store it is. Read `store` first (the seam), then `engine` (one queue, one writer, one reader of the feed),
 then one of the stores: `memory`, `sqlite` with `sql` and `lock`, or `redis`. `presence` is the other seam (sessions,
-and the names that they hold), and `pruner` the task that removes old messages.
+and the names that they hold), `claim` decides which worker notifies, `pruner` is the task that removes old messages.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import NamedTuple
 
 from app.config import Settings, SettingsError
@@ -72,7 +73,7 @@ def open_archive(settings: Settings) -> Archive:
 
 def _require_driver() -> None:
     try:
-        import redis  # noqa: F401, PLC0415 - as above
+        importlib.import_module("redis")
     except ImportError:
         raise SettingsError(
             "ENGINE_URL=redis://… needs Redis' driver, which is not installed: pip install -r requirements-prod.txt"

@@ -235,15 +235,13 @@ class Engine:
 
         While the store hangs, the batch is refused and then emptied, and so is what waits behind it too long.
         """
-        drafts, resets = [pending.draft for pending in batch], self._resets
+        drafts = [pending.draft for pending in batch]
         self._undelivered = {draft.id for draft in drafts}
         deadline = batch[0].deadline if batch else self._now() + self._timing.store_timeout
         self._deadline = asyncio.get_running_loop().call_at(deadline, self._overdue, batch, deadline)
         try:
             with metrics.storing(len(drafts)):
-                messages = await self._store.append(drafts)
-            if messages:
-                await self._delivered_up_to((max(message.seq for message in messages), 0), resets)
+                messages = await self._append(drafts)
         finally:
             self._deadline.cancel()
         # A stored draft that never came out of the feed was deleted by another worker before it could.
@@ -252,6 +250,20 @@ class Engine:
         pairs = zip(messages, drafts, strict=True)
         metrics.messages.inc(sum(one.id == draft.id and not one.deleted for one, draft in pairs))
         return messages
+
+    async def _append(self, drafts: list[Draft]) -> list[Message]:
+        """Appends drafts and waits for the feed. A store that becomes another one meanwhile is tried again."""
+        while True:
+            resets = self._resets
+            try:
+                messages = await self._store.append(drafts)
+            except StoreError:
+                if self._resets == resets:
+                    raise
+            else:
+                if messages:
+                    await self._delivered_up_to((max(message.seq for message in messages), 0), resets)
+                return messages
 
     def _overdue(self, batch: list[Pending], due: float) -> None:
         timeout = self._timing.store_timeout

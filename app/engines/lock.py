@@ -1,4 +1,4 @@
-"""A lock file: who has it is the only one, and a kill lets go of it."""
+"""An exclusive lock file. The operating system releases it when its holder dies."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ logger = logging.getLogger(__name__)
 
 
 class Lock:
-    """Held by one process at a time. `timeout`: seconds to wait for the other one to go (a reload overlaps)."""
+    """A lock that one process holds. `timeout`: seconds to wait for another process (a reload overlaps)."""
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._path = path
         self._timeout = timeout
         self._file: int | None = None
 
-    async def take(self, what: str, advice: str) -> None:
-        """Waits for it. Raises StoreError, which says `what` is in use and gives `advice`, and OSError."""
+    async def acquire(self, what: str, advice: str) -> None:
+        """Waits for the lock. Raises StoreError, which says `what` is in use and gives `advice`, and OSError."""
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = asyncio.get_running_loop().time() + self._timeout
         if not _locked(self._file):
@@ -33,7 +33,7 @@ class Lock:
             await asyncio.sleep(0.05)
 
     def release(self) -> None:
-        """Lets go of it. Safe to call again."""
+        """Releases the lock. Safe to call again."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

@@ -40,7 +40,7 @@ class MemoryStore:
     async def open(self) -> Opened:
         if _has_siblings():
             try:
-                await self._lock.take("memory://", IN_USE)
+                await self._lock.acquire("memory://", IN_USE)
             except OSError as error:
                 directory = tempfile.gettempdir()
                 raise StoreError(f"{directory}: {error.strerror}. Make it writable, or set TMPDIR") from error

@@ -1,4 +1,4 @@
-"""Presence: the sessions that are connected, the names that they hold, and who is told of joins and leaves.
+"""Presence: the sessions that are connected, the names that they hold, and the joins and leaves that follow.
 
 Read `Presence` first. `LocalPresence` serves one process alone; `redis/presence.py` has the one for many workers.
 """
@@ -49,7 +49,7 @@ class Session:
 
 
 class PresenceListener(Protocol):
-    """Is told what changes. No method may wait or raise."""
+    """What a presence calls when something changes. No method may wait or raise."""
 
     def announce(self, event: Event, username: str) -> None:
         """A user joined or left."""
@@ -92,8 +92,8 @@ class Presence(Protocol):
 def is_same(holder: Session, newcomer: Session) -> bool:
     """Tells whether a newcomer is the user whose session holds the name. presence.lua has the same rule.
 
-    It is when it has shown the holder's token, or when the two can't be told apart: they have one address, and the
-    holder's client knows no tokens. A newcomer that does know them takes over only a session that is connected.
+    So it is when the newcomer has shown the holder's token. Without tokens the address decides: a client that knows
+    none keeps its name at its address, and a newcomer that knows them takes over only a session that is connected.
     """
     if holder.id == newcomer.id:
         return True

@@ -65,7 +65,7 @@ class SQLiteStore:
             raise StoreError(f"{self._path} is a directory. Name a file in it in ENGINE_URL.")
         with _faults_of(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            await self._lock.take(str(self._path), IN_USE)
+            await self._lock.acquire(str(self._path), IN_USE)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # the secret in it is nobody else's
         return await self._run(self._write_thread, self._connect)
 
@@ -210,7 +210,7 @@ class SQLiteStore:
         """Keeps servers away until `close`. Raises StoreError when one is there, and for a file that is not ours."""
         with _faults_of(self._path):
             self._open_read_only().close()
-            await self._lock.take(str(self._real_path), "Stop the server first.")
+            await self._lock.acquire(str(self._real_path), "Stop the server first.")
 
     async def wipe(self) -> None:
         """Deletes the file, and the link's target where `path` is a link."""

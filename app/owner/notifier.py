@@ -17,7 +17,7 @@ from app.message import Message
 from app.owner.formats import MAX_COUNT, Format, Notification, format_of
 from app.owner.webhook import Webhook
 
-RETRY = 5.0  # seconds after which a store that was gone is asked again
+RETRY = 5.0  # seconds after which a store that failed is asked again
 
 
 class Notifier:
@@ -74,17 +74,17 @@ class Notifier:
         except StoreError:
             await self._sleep(RETRY)
             return
-        self._take(notified)  # by another worker
+        self._pop(notified)  # by another worker
         if wait > 0:
             await self._sleep(wait)
             return
         # The owner may have come during the claim, and what came later than `newest` is not covered by it.
-        if (messages := self._take(newest)) and self._send:
+        if (messages := self._pop(newest)) and self._send:
             last = messages[-1]
             notification = Notification(last.username, last.text, last.timestamp, len(messages), self._public_url)
             self._on_sent(await self._send(notification))
 
-    def _take(self, seq: int) -> list[Message]:
+    def _pop(self, seq: int) -> list[Message]:
         """Removes and returns what waits, up to a seq."""
         taken = []
         while self._waiting and self._waiting[0].seq <= seq:

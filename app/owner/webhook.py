@@ -49,7 +49,7 @@ class Webhook:
         if reason:
             what = "a message" if notification.count == 1 else f"{notification.count} messages"
             host = urlsplit(self._url).hostname
-            logger.warning("The notice of %s could not be sent to %s: %s. Check NOTIFY_URL", what, host, reason)
+            logger.warning("The notification of %s could not be sent to %s: %s. Check NOTIFY_URL", what, host, reason)
         return not reason
 
     async def _try(self, notification: Notification) -> str:

@@ -1,6 +1,6 @@
-"""The endpoints for the owner, and the one for visitors who want their messages gone.
+"""The endpoints for the owner, and the one with which visitors delete their own messages.
 
-Nothing is read, looked up or told before it is clear who asks.
+Each checks the token before it reads, looks up or answers anything else.
 """
 
 from __future__ import annotations

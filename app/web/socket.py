@@ -127,7 +127,7 @@ class ChatEndpoint(WebSocketEndpoint):
             await sender.release()
 
     def _refused_unseen(self, websocket: WebSocket) -> RequestRefused | None:
-        """Why somebody is not even let in to be told why, but by HTTP."""
+        """Returns why the handshake is refused with an HTTP status, which a page can't read, or None."""
         settings: Settings = websocket.app.state.settings
         scheme = "https" if websocket.url.scheme == "wss" else "http"
         public = urlsplit(settings.public_url)

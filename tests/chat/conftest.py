@@ -26,4 +26,5 @@ async def start_chat() -> AsyncIterator[StartChat]:
     yield start
     for chat in chats:
         await chat.room.stop()
+        await chat.engine.stop()
     assert not TASKS & {task.get_name() for task in asyncio.all_tasks()}

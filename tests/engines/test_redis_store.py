@@ -96,8 +96,29 @@ async def test_lost_reply_is_asked_again_and_nothing_is_stored_twice(
     await one.engine.flush()
     one.publish(draft("next"))
     await one.until(delivered=2)
+    await one.engine.flush()  # what is delivered may come before the reply
     assert (one.seqs, one.texts, one.answers) == ([1, 2], ["hello", "next"], [])
     assert asked == [1, 1, 1, 1]
+
+
+async def test_draft_that_is_tried_again_while_the_room_becomes_another_one_is_stored_there(
+    worker: Start, shared_redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await worker()
+    run, epoch = one.client.run, one.epoch
+    shared_redis.ask("FLUSHALL")
+
+    async def fail_in_the_old_room(script: str, keys: Any, arguments: Any) -> Any:
+        if script == "store" and arguments[0] == epoch:
+            await until(lambda: len(one.opened) == 2)
+            raise StoreError("the connection broke")
+        return await run(script, keys, arguments)
+
+    monkeypatch.setattr(one.client, "run", fail_in_the_old_room)
+    one.publish(draft("hello"))
+    await one.until(delivered=1)
+    await one.engine.flush()
+    assert (one.texts, one.answers, one.engine.healthy) == (["hello"], [], True)
 
 
 @pytest.mark.parametrize("loss", ["all", "tail", "other"])

@@ -344,5 +344,5 @@ async def test_notifications_go_all_the_way(caplog: pytest.LogCaptureFixture) ->
     assert [body["count"] for body in receiver.bodies()] == [1, 1, 1, 2, 1]
     assert results.empty()
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
-        "The notice of a message could not be sent to 127.0.0.1: HTTP 500. Check NOTIFY_URL"
+        "The notification of a message could not be sent to 127.0.0.1: HTTP 500. Check NOTIFY_URL"
     ]

@@ -104,7 +104,9 @@ async def test_third_failure_is_the_last_and_logged_without_a_secret(
     assert pauses == [1.0, 2.0]
     assert late or len(receiver.requests) == 3  # on a busy machine a try may be over before it begins
     assert all(sent.startswith(b"POST /s3cret?a=t0ken HTTP/1.1\r\n") for sent in receiver.requests)
-    assert warnings(caplog) == [f"The notice of a message could not be sent to 127.0.0.1: {reason}. Check NOTIFY_URL"]
+    assert warnings(caplog) == [
+        f"The notification of a message could not be sent to 127.0.0.1: {reason}. Check NOTIFY_URL"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,9 @@ async def test_no_server_at_all_is_a_failure_like_any_other(
     url: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert not await Webhook(url.format(port=free_port()), "json", sleep=Pauses()).send(NOTIFICATION)
-    assert warnings(caplog) == [f"The notice of a message could not be sent to 127.0.0.1: {reason}. Check NOTIFY_URL"]
+    assert warnings(caplog) == [
+        f"The notification of a message could not be sent to 127.0.0.1: {reason}. Check NOTIFY_URL"
+    ]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

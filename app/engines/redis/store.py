@@ -114,16 +114,21 @@ class RedisStore:
         return Opened(*room[:5], messages[::-1], deletions[::-1], self._position)
 
     async def append(self, drafts: Sequence[Draft]) -> list[Message]:
-        """As Store has it. Tries again while there is time: what Redis stored before its reply was lost is found."""
+        """As Store has it. Tries again while there is time: what Redis stored before its reply was lost is found.
+
+        Raises StoreError at once when the room has become another one, so that the engine begins anew in that one.
+        """
         deadline = _now() + (0.0 if self._failing else self._timeout)
+        epoch = self._seen.epoch
         while True:
             try:
                 messages = await self._append(drafts)
             except StoreError:
                 self._failing = not drafts or _now() >= deadline
-                if self._failing:
+                if not self._failing:
+                    await asyncio.sleep(self._retry)
+                if self._failing or self._seen.epoch != epoch:
                     raise
-                await asyncio.sleep(self._retry)
             else:
                 self._failing = False
                 self._acknowledged = max([self._acknowledged, *(message.seq for message in messages)])
