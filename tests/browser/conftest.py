@@ -111,3 +111,8 @@ def packages() -> Path:
         installed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         need_service(installed.returncode == 0, f"npm can't install {PACKAGES}: {installed.stderr[-300:]}")
     return CACHE / "node_modules"
+
+
+@pytest.fixture(scope="session")
+def axe(packages: Path) -> str:
+    return (packages / "axe-core" / "axe.min.js").read_text()

@@ -9,10 +9,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
 from tests.browser.owner import TOKEN, dialog, offer, press
-from tests.browser.test_widget_access import DESKTOP, PHONE, axe, violations
-from tests.browser.test_widget_looks import SCREENSHOTS
-
-__all__ = ["axe"]  # a fixture
+from tests.browser.visitor import DESKTOP, PHONE, SCREENSHOTS, violations
 
 
 def test_line_to_write_in_has_the_focus_after_sign_in_however_late_the_dialog_closes(

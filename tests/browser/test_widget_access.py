@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.browser.conftest import NewRoom, NewSite, Visit
 from tests.browser.sites import ScriptedRoom, message
 from tests.browser.sites import Visit as Connection
+from tests.browser.visitor import DESKTOP, PHONE, violations
 from tests.conftest import Start
 
-PHONE: dict[str, Any] = {"viewport": {"width": 375, "height": 667}, "has_touch": True, "is_mobile": True}
-DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 CORNER = '<portfolio-chat corner {} server="{}"></portfolio-chat>'
 # Stands for a phone's keyboard, which covers the lower part of the page and tells only the visual viewport.
 KEYBOARD = """
@@ -40,17 +38,6 @@ def busy(room: ScriptedRoom, connection: Connection) -> None:
     refusal = {"code": "blocked_content", "nonce": post["nonce"]}
     connection.send("error", refusal, message="The message holds markup that would run as a script.")
     connection.stay()
-
-
-@pytest.fixture(scope="session")
-def axe(packages: Path) -> str:
-    return (packages / "axe-core" / "axe.min.js").read_text()
-
-
-def violations(page: Page, axe: str) -> list[str]:
-    page.evaluate(axe)
-    found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
-    return [f"{rule['id']}: {node['html']} {node['failureSummary']}" for rule in found for node in rule["nodes"]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +11,9 @@ from playwright.sync_api import expect
 from tests.browser.conftest import NewRoom, NewSite, Visit
 from tests.browser.sites import ScriptedRoom, message
 from tests.browser.sites import Visit as Connection
-from tests.browser.test_widget_access import DESKTOP, PHONE
+from tests.browser.visitor import DESKTOP, PHONE, SCREENSHOTS
 from tests.conftest import Start
 
-SCREENSHOTS = Path(__file__).parent / "screenshots"
 CHAT = '<portfolio-chat corner server="{}"></portfolio-chat>'
 TALK = [
     ("maria", "Hi! I came over from your talk on tiny servers."),

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from playwright.sync_api import ConsoleMessage, Dialog, Locator, Page, expect
+
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
+PHONE: dict[str, Any] = {"viewport": {"width": 375, "height": 667}, "has_touch": True, "is_mobile": True}
 
 # Reported to `troubles`, from before the page's own scripts run.
 WATCH = """
@@ -68,3 +75,9 @@ class Visitor:
     def is_told(self, text: str) -> None:
         """Waits until the status line says so."""
         expect(self.find("status")).to_contain_text(text, timeout=10_000)
+
+
+def violations(page: Page, axe: str) -> list[str]:
+    page.evaluate(axe)
+    found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
+    return [f"{rule['id']}: {node['html']} {node['failureSummary']}" for rule in found for node in rule["nodes"]]

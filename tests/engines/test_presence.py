@@ -15,7 +15,7 @@ from app.engines.presence import LocalPresence, Presence, PresenceTiming, Sessio
 from app.engines.redis.client import RedisClient
 from app.engines.redis.presence import RedisPresence
 from app.exceptions import UsernameTaken
-from tests.support.visitors import Visitors
+from tests.support.presence import Visitors
 
 pytestmark = pytest.mark.anyio
 

@@ -19,8 +19,8 @@ from app.engines.redis.presence import RedisPresence
 from app.engines.redis.store import RedisStore
 from app.exceptions import UsernameTaken
 from tests.support.fakes import draft
+from tests.support.presence import RedisLine, Visitors
 from tests.support.running import RunningRedis
-from tests.support.visitors import RedisLine, Visitors
 
 pytestmark = pytest.mark.anyio
 

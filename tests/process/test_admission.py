@@ -5,40 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable
-from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.typing import Origin, Subprotocol
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
 from tests.conftest import Start
-from tests.support.running import Client, RunningServer, until
+from tests.support.running import Client, until
+from tests.support.visitor import OWNER, offer, refusal, session
 
 pytestmark = pytest.mark.anyio
-
-OWNER = "a-token-of-the-owner.0123456789-abcdef"
-
-
-def offer(*more: str) -> dict[str, Any]:
-    return {"subprotocols": [Subprotocol(name) for name in ("chat.v1", *more)]}
-
-
-async def session(server: RunningServer, name: str, token: str | None = None, **options: Any) -> dict[str, Any]:
-    """Connects, and leaves once it has its session."""
-    bearer = [f"bearer.{token}"] if token else []
-    async with server.connect(name, **offer(*bearer), **options) as client:
-        data: dict[str, Any] = (await client.read("session"))["data"]
-        return data
-
-
-async def refusal(server: RunningServer, name: str, **options: Any) -> tuple[str, int, dict[str, Any]]:
-    """The code, close code and data of a refused connection."""
-    async with server.connect(name, **options) as client:
-        data = (await client.read())["data"]
-        with pytest.raises(ConnectionClosed) as closed:
-            await client.read()
-        assert closed.value.rcvd
-        return data["code"], closed.value.rcvd.code, data
 
 
 # Origins

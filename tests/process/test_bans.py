@@ -11,11 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Start
-from tests.process.test_admission import OWNER, offer, refusal, session
-from tests.process.test_hiding import everything
-from tests.process.test_redis import visit
-from tests.process.test_workers import started
-from tests.support.owner_requests import (
+from tests.support.owner import (
     JSON,
     STORES,
     alone,
@@ -30,6 +26,8 @@ from tests.support.owner_requests import (
     start_again,
 )
 from tests.support.running import RunningRedis, RunningServer, until
+from tests.support.visitor import OWNER, offer, refusal, session, visit
+from tests.support.workers import everything, started
 
 pytestmark = pytest.mark.anyio
 

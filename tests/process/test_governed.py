@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import Start
-from tests.process.test_admission import OWNER, session
-from tests.process.test_redis import Visitor, visit
-from tests.process.test_workers import started
-from tests.support.owner_requests import JSON, STORES, alone, ask, asked, done, everywhere, lines, serving, start_again
+from tests.support.owner import JSON, STORES, alone, ask, asked, done, everywhere, lines, serving, start_again
 from tests.support.running import RunningServer, until
+from tests.support.visitor import OWNER, Visitor, session, visit
+from tests.support.workers import started
 
 pytestmark = pytest.mark.anyio
 

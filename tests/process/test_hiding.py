@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from redis import Redis
 
 from tests.conftest import Start
-from tests.process.test_admission import session
-from tests.process.test_redis import Visitor, visit
-from tests.support.owner_requests import JSON, STORES, ask, done, everywhere, fault, lines, page, serving, start_again
+from tests.support.owner import JSON, STORES, ask, done, everywhere, fault, lines, page, serving, start_again
 from tests.support.running import RunningRedis, RunningServer, until
+from tests.support.visitor import Visitor, session, visit
+from tests.support.workers import everything
 
 pytestmark = pytest.mark.anyio
 
@@ -164,20 +163,6 @@ def kept(server: RunningServer, redis: RunningRedis, text: str) -> bool:
     files = [path for path in server.folder.iterdir() if path.name.startswith("chat.db")]
     assert files
     return any(text.encode() in path.read_bytes() for path in files)
-
-
-def everything(url: str) -> Iterator[str]:
-    """All that Redis holds, key by key."""
-    with Redis.from_url(url, decode_responses=True) as redis:
-        for key in redis.scan_iter():
-            read: dict[str, Callable[[str], object]] = {
-                "stream": redis.xrange,
-                "hash": redis.hgetall,
-                "string": redis.get,
-                "set": redis.smembers,
-                "zset": lambda key: redis.zrange(key, 0, -1),
-            }
-            yield f"{key} {read[redis.type(key)](key)}"
 
 
 async def test_who_comes_back_hears_of_what_was_hidden_meanwhile(server: RunningServer) -> None:

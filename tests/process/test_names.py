@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import Start
-from tests.process.test_admission import OWNER, offer, refusal, session
 from tests.support.running import until
+from tests.support.visitor import OWNER, offer, refusal, session
 
 pytestmark = pytest.mark.anyio
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import uuid
 from collections.abc import Iterator
 
 import httpx2
@@ -12,15 +11,13 @@ import pytest
 from app.chat.credentials import OWNER_SESSION, Credentials
 from app.config import Settings
 from tests.conftest import Start
-from tests.process.test_admission import OWNER, session
-from tests.process.test_redis import visit
-from tests.support.owner_requests import JSON, STORES, ask, asked, done, fault, lines, page, serving
-from tests.support.running import COMMANDS, RunningServer, until
+from tests.support.owner import NOBODY, STORES, UNKNOWN, ask, asked, done, fault, lines, page, post, serving
+from tests.support.running import RunningServer, until
+from tests.support.visitor import OWNER, session, visit
 
 pytestmark = pytest.mark.anyio
 
 WRONG = "wrong-" * 6
-NOBODY, UNKNOWN = "/api/bans/nobody", f"/api/messages/{uuid.uuid4()}"
 ENDPOINTS: list[tuple[str, str, object]] = [
     ("POST", "/api/messages", {"content": "Hello"}),
     ("GET", "/api/messages", None),
@@ -38,20 +35,6 @@ ENDPOINTS: list[tuple[str, str, object]] = [
 def server(request: pytest.FixtureRequest, start: Start) -> Iterator[RunningServer]:
     with serving(request, start, request.param) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def simple(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server for all tests that are about what is refused."""
-    variables = {"OWNER_TOKEN": OWNER, "LOG_LEVEL": "DEBUG", "CORS_ORIGINS": "https://site.example"}
-    with RunningServer(COMMANDS["app"], tmp_path_factory.mktemp("owner"), variables) as running:
-        yield running
-
-
-def post(server: RunningServer, content: str, nonce: str | None = None, status: int = 201) -> JSON:
-    body = {"content": content} | ({"nonce": nonce} if nonce else {})
-    message: JSON = done(ask(server, "POST", "/api/messages", body), status)
-    return message
 
 
 async def test_post_is_a_message_to_all_and_is_paged_through_with_its_gaps(server: RunningServer) -> None:
@@ -107,11 +90,11 @@ async def test_owner_who_is_here_and_who_posts_over_http_is_one(server: RunningS
     assert fault(ask(server, "POST", "/api/messages", {"content": "other", "nonce": "n-2"}))[0] == 409
 
 
-async def test_nobody_else_learns_anything(simple: RunningServer) -> None:
+async def test_nobody_else_learns_anything(refusing: RunningServer) -> None:
     """Without a token 401, with a visitor's 403: for what there is as for what there is not."""
-    message = post(simple, "Hello")
-    visitor = (await session(simple, "ada"))["token"]
-    done(ask(simple, "PUT", "/api/bans/eve", {}))
+    message = post(refusing, "Hello")
+    visitor = (await session(refusing, "ada"))["token"]
+    done(ask(refusing, "PUT", "/api/bans/eve", {}))
     there = [
         *(("DELETE", f"/api/messages/{message['id']}", None), ("DELETE", "/api/messages?username=owner", None)),
         *((method, "/api/bans/eve", None) for method in ("GET", "DELETE")),
@@ -120,19 +103,19 @@ async def test_nobody_else_learns_anything(simple: RunningServer) -> None:
     ]
     answers: dict[str | None, set[str]] = {None: set(), visitor: set()}
     for (method, path, body), token in itertools.product([*ENDPOINTS, *there], answers):
-        refused = ask(simple, method, path, body, token=token)
+        refused = ask(refusing, method, path, body, token=token)
         answers[token].add(refused.text)
         assert fault(refused) == ((403, "forbidden", None) if token else (401, "unauthorized", None))
         assert refused.headers.get("WWW-Authenticate") == (None if token else "Bearer")
     assert [len(texts) for texts in answers.values()] == [1, 1]
-    assert page(simple, after=message["seq"] - 1) == [message]
-    assert [ban["username"] for ban in done(ask(simple, "GET", "/api/bans"))["bans"]] == ["eve"]
-    assert visitor not in simple.log()
-    assert OWNER not in simple.log()
+    assert page(refusing, after=message["seq"] - 1) == [message]
+    assert [ban["username"] for ban in done(ask(refusing, "GET", "/api/bans"))["bans"]] == ["eve"]
+    assert visitor not in refusing.log()
+    assert OWNER not in refusing.log()
 
 
-def test_header_that_is_no_bearer_token_is_none(simple: RunningServer) -> None:
-    with httpx2.Client(base_url=f"http://127.0.0.1:{simple.port}") as line:
+def test_header_that_is_no_bearer_token_is_none(refusing: RunningServer) -> None:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{refusing.port}") as line:
         for before in ("Basic ", "", "Bearer", "Token ", "Bearer \xe4"):
             refused = line.get("/api/bans", headers={b"Authorization": f"{before}{OWNER}".encode("latin-1")})
             assert fault(refused)[:2] == (401, "unauthorized")
@@ -140,18 +123,18 @@ def test_header_that_is_no_bearer_token_is_none(simple: RunningServer) -> None:
             assert line.get("/api/bans", headers={"Authorization": before + OWNER}).status_code == 200
 
 
-def test_wrong_tokens_are_limited_by_address_and_the_right_one_still_works(simple: RunningServer) -> None:
+def test_wrong_tokens_are_limited_by_address_and_the_right_one_still_works(refusing: RunningServer) -> None:
     here, there = ({"X-Forwarded-For": f"203.0.113.{number}"} for number in (7, 8))
-    codes = [fault(ask(simple, *ENDPOINTS[number], token=WRONG, **here))[:2] for number in range(7)]
+    codes = [fault(ask(refusing, *ENDPOINTS[number], token=WRONG, **here))[:2] for number in range(7)]
     assert codes == [(401, "invalid_token")] * 5 + [(429, "rate_limited")] * 2
-    refused = ask(simple, "GET", "/api/bans", token="s1.ada.forged.forged", **here)
+    refused = ask(refusing, "GET", "/api/bans", token="s1.ada.forged.forged", **here)
     assert 1 <= int(refused.headers["Retry-After"]) <= 12
     assert 0 < refused.json()["error"]["retry_after"] <= 12
-    assert ask(simple, "GET", "/api/bans", token=WRONG, **there).status_code == 401
-    assert ask(simple, "GET", "/api/bans", **here).status_code == 200
-    assert simple.log().count("Wrong token from 203.0.113.7") == 5
+    assert ask(refusing, "GET", "/api/bans", token=WRONG, **there).status_code == 401
+    assert ask(refusing, "GET", "/api/bans", **here).status_code == 200
+    assert refusing.log().count("Wrong token from 203.0.113.7") == 5
     assert "Too many wrong tokens" in refused.text
-    assert not [secret for secret in (WRONG, OWNER, "forged") if secret in simple.log()]
+    assert not [secret for secret in (WRONG, OWNER, "forged") if secret in refusing.log()]
 
 
 async def test_session_token_never_makes_the_owner(start: Start) -> None:
@@ -169,17 +152,17 @@ def test_server_without_an_owner_takes_no_token(start: Start) -> None:
     assert answers == {(401, "invalid_token", None)}
 
 
-def test_room_can_be_asked_for(simple: RunningServer) -> None:
-    assert done(ask(simple, "GET", "/api/room")) == {"paused": False, "slow_mode": 0.0, "owner_online": False}
+def test_room_can_be_asked_for(refusing: RunningServer) -> None:
+    assert done(ask(refusing, "GET", "/api/room")) == {"paused": False, "slow_mode": 0.0, "owner_online": False}
 
 
-def test_pages_of_a_listed_origin_may_ask(simple: RunningServer) -> None:
+def test_pages_of_a_listed_origin_may_ask(refusing: RunningServer) -> None:
     site, headers = "https://site.example", "authorization,content-type"
     for method in ("DELETE", "PATCH", "PUT", "POST"):
         wanted = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": headers}
-        answer = ask(simple, "OPTIONS", "/api/messages", token=None, Origin=site, **wanted)
+        answer = ask(refusing, "OPTIONS", "/api/messages", token=None, Origin=site, **wanted)
         assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (200, site)
-        other = ask(simple, "OPTIONS", "/api/messages", token=None, Origin="https://evil.example", **wanted)
+        other = ask(refusing, "OPTIONS", "/api/messages", token=None, Origin="https://evil.example", **wanted)
         assert (other.status_code, "Access-Control-Allow-Origin" in other.headers) == (400, False)
-    refused = ask(simple, "PATCH", "/api/room", token=None, Origin=site)
+    refused = ask(refusing, "PATCH", "/api/room", token=None, Origin=site)
     assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, site)

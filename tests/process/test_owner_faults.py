@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from tests.process.test_owner import NOBODY, UNKNOWN, post, simple
-from tests.support.owner_requests import ask, done, fault, page
+from tests.support.owner import NOBODY, UNKNOWN, ask, done, fault, page, post
 from tests.support.running import RunningServer
-
-__all__ = ["simple"]  # a fixture
 
 BAD: list[tuple[str, str, object, str | None]] = [
     ("POST", "/api/messages", {}, "content"),
@@ -50,60 +47,60 @@ BAD: list[tuple[str, str, object, str | None]] = [
 ]
 
 
-def test_what_is_wrong_is_told_by_its_field(simple: RunningServer) -> None:
-    before = page(simple), done(ask(simple, "GET", "/api/bans"))
+def test_what_is_wrong_is_told_by_its_field(refusing: RunningServer) -> None:
+    before = page(refusing), done(ask(refusing, "GET", "/api/bans"))
     wrong = [
         (method, path, body, field)
         for method, path, body, field in BAD
-        if (answer := fault(ask(simple, method, path, body)))[0] != 422 or answer[2] != field
+        if (answer := fault(ask(refusing, method, path, body)))[0] != 422 or answer[2] != field
     ]
     assert wrong == []
-    assert (page(simple), done(ask(simple, "GET", "/api/bans"))) == before
-    assert "Traceback" not in simple.log()
+    assert (page(refusing), done(ask(refusing, "GET", "/api/bans"))) == before
+    assert "Traceback" not in refusing.log()
 
 
-def test_fault_is_told_without_what_was_sent(simple: RunningServer) -> None:
+def test_fault_is_told_without_what_was_sent(refusing: RunningServer) -> None:
     for body, words in (
         (b'{"content": "two\nlines"}', "The body is not JSON."),
         (b"[]", "The body must be a JSON object."),
         ({"content": "x", "nonce": "<no>"}, '"nonce" must be 1 to 64 of the characters A-Z, a-z, 0-9, - and _.'),
     ):
-        message = ask(simple, "POST", "/api/messages", body).json()["error"]["message"]
+        message = ask(refusing, "POST", "/api/messages", body).json()["error"]["message"]
         assert words in message
         assert "<no>" not in message
 
 
-def test_where_all_may_be_left_out_so_may_the_body(simple: RunningServer) -> None:
-    ban = done(ask(simple, "PUT", "/api/bans/kim"))
+def test_where_all_may_be_left_out_so_may_the_body(refusing: RunningServer) -> None:
+    ban = done(ask(refusing, "PUT", "/api/bans/kim"))
     assert ban == {"username": "kim", "until": None, "address": False, "reason": None}
-    assert done(ask(simple, "DELETE", "/api/bans/kim")) == ban
-    assert done(ask(simple, "PATCH", "/api/room"))["paused"] is False
+    assert done(ask(refusing, "DELETE", "/api/bans/kim")) == ban
+    assert done(ask(refusing, "PATCH", "/api/room"))["paused"] is False
 
 
-def test_what_is_not_there_is_404(simple: RunningServer) -> None:
+def test_what_is_not_there_is_404(refusing: RunningServer) -> None:
     for method, path in (("DELETE", UNKNOWN), ("DELETE", "/api/messages/x"), ("GET", NOBODY), ("DELETE", NOBODY)):
-        assert fault(ask(simple, method, path))[:2] == (404, "not_found")
-    message = post(simple, "Hello")
-    assert done(ask(simple, "DELETE", f"/api/messages/{message['id']}")) == {"hidden": 1}
-    assert fault(ask(simple, "DELETE", f"/api/messages/{message['id']}"))[0] == 404
-    assert done(ask(simple, "DELETE", "/api/messages?username=nobody")) == {"hidden": 0}
+        assert fault(ask(refusing, method, path))[:2] == (404, "not_found")
+    message = post(refusing, "Hello")
+    assert done(ask(refusing, "DELETE", f"/api/messages/{message['id']}")) == {"hidden": 1}
+    assert fault(ask(refusing, "DELETE", f"/api/messages/{message['id']}"))[0] == 404
+    assert done(ask(refusing, "DELETE", "/api/messages?username=nobody")) == {"hidden": 0}
 
 
-def test_body_over_64_kib_is_413_and_only_for_the_owner(simple: RunningServer) -> None:
+def test_body_over_64_kib_is_413_and_only_for_the_owner(refusing: RunningServer) -> None:
     at_most = b'{"content": "' + b"x" * 65_521 + b'"}'
     for method, path in (("POST", "/api/messages"), ("PUT", NOBODY), ("PATCH", "/api/room")):
-        assert ask(simple, method, path, at_most).status_code == 422
-        assert fault(ask(simple, method, path, at_most + b" "))[:2] == (413, "request_too_large")
-        assert fault(ask(simple, method, path, at_most * 100))[0] == 413
-        assert fault(ask(simple, method, path, at_most + b" ", token=None))[0] == 401
+        assert ask(refusing, method, path, at_most).status_code == 422
+        assert fault(ask(refusing, method, path, at_most + b" "))[:2] == (413, "request_too_large")
+        assert fault(ask(refusing, method, path, at_most * 100))[0] == 413
+        assert fault(ask(refusing, method, path, at_most + b" ", token=None))[0] == 401
 
 
-def test_other_methods_are_405_with_those_that_there_are(simple: RunningServer) -> None:
+def test_other_methods_are_405_with_those_that_there_are(refusing: RunningServer) -> None:
     asked_for = [
         *(("PUT", "/api/messages"), ("GET", "/api/messages/mine"), ("GET", UNKNOWN), ("POST", "/api/bans")),
         *(("POST", NOBODY), ("DELETE", "/api/room")),
     ]
-    refused = [ask(simple, *request, token=None) for request in asked_for]
+    refused = [ask(refusing, *request, token=None) for request in asked_for]
     assert {fault(answer)[:2] for answer in refused} == {(405, "method_not_allowed")}
     allowed = [" ".join(sorted(answer.headers["Allow"].split(", "))) for answer in refused]
     assert allowed == ["DELETE GET HEAD POST", "DELETE", "DELETE", "GET HEAD", "DELETE GET HEAD PUT", "GET HEAD PATCH"]

@@ -4,89 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 from tests.conftest import Start
-from tests.process.test_admission import offer, refusal, session
-from tests.support.running import Client, RunningRedis, RunningServer, until
+from tests.support.running import RunningRedis, until
+from tests.support.visitor import offer, past, refusal, session, visit
+from tests.support.workers import HERE, THERE, agree, start_workers
 
 pytestmark = pytest.mark.anyio
-
-HERE, THERE = ({"X-Forwarded-For": address} for address in ("1.2.3.4", "5.6.7.8"))
-
-
-class Visitor:
-    """A client that remembers all that it gets. `code`: the close code, once the connection has ended."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.frames: list[dict[str, Any]] = []
-        self.code: int | None = None
-
-    async def listen(self) -> None:
-        self.code = await self.client.read_all(self.frames.append)
-
-    def datas(self, *types: str) -> list[dict[str, Any]]:
-        """The data of all frames of these types."""
-        return [frame["data"] for frame in self.frames if frame["type"] in types]
-
-    @property
-    def seqs(self) -> list[int]:
-        """Of the messages that came live."""
-        return [data["seq"] for data in self.datas("message")]
-
-    @property
-    def session(self) -> dict[str, Any]:
-        return self.datas("session")[0]
-
-    @property
-    def errors(self) -> list[str]:
-        return [data["code"] for data in self.datas("error")]
-
-    @property
-    def news(self) -> list[str]:
-        """Who came and left."""
-        return [f"{data['user']} {data['event'].removeprefix('user_')}" for data in self.datas("system")]
-
-    @property
-    def count(self) -> int:
-        """The users, as it was told last."""
-        return int(self.datas("user_count")[-1]["count"])
-
-
-@contextlib.asynccontextmanager
-async def visit(
-    server: RunningServer, name: str, token: str = "", query: str = "", **options: Any
-) -> AsyncIterator[Visitor]:
-    """Somebody in the room, who can prove to be the same again."""
-    bearer = [f"bearer.{token}"] if token else []
-    async with server.connect(name, query, **{**offer(*bearer), **options}) as client:
-        visitor = Visitor(client)
-        listening = asyncio.create_task(visitor.listen())
-        try:
-            await until(lambda: bool(visitor.datas("user_count")) or listening.done())
-            yield visitor
-        finally:
-            await client.socket.close()
-            await listening
-
-
-async def past(server: RunningServer, query: str = "") -> tuple[list[dict[str, Any]], bool]:
-    """What somebody who comes sees, and whether that is called a recovery."""
-    async with visit(server, "reader", query=query, subprotocols=None) as reader:
-        return reader.frames[0]["data"], reader.frames[0]["recovered"]
-
-
-def start_workers(start: Start, redis: RunningRedis, count: int = 2, **variables: str) -> list[RunningServer]:
-    return [start(ENGINE_URL=redis.url, SHUTDOWN_SPREAD="0", **variables) for _ in range(count)]
-
-
-def agree(servers: list[RunningServer], users: int, messages: int) -> bool:
-    """Whether all of them count so many."""
-    return all(server.stats() == {"active_users": users, "total_messages": messages} for server in servers)
 
 
 async def test_workers_share_one_order_of_messages_and_one_count_of_users(start: Start, redis: RunningRedis) -> None:

@@ -10,10 +10,11 @@ from functools import partial
 import pytest
 
 from tests.conftest import Start
-from tests.process.test_redis import HERE, THERE, agree, start_workers, visit
-from tests.process.test_redis_outage import NOTICED, is_healthy, post
 from tests.support.proxy import CHUNK, CuttingProxy, Side
 from tests.support.running import RunningRedis, RunningServer, until
+from tests.support.visitor import post_until_stored as post
+from tests.support.visitor import visit
+from tests.support.workers import HERE, NOTICED, THERE, agree, is_healthy, start_workers
 
 pytestmark = pytest.mark.anyio
 

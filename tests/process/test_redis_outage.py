@@ -11,14 +11,15 @@ import pytest
 
 from app.client.client import ChatClient, Frame, State
 from tests.conftest import Start
-from tests.process.test_redis import Visitor, agree, past, start_workers, visit
 from tests.support.running import RunningRedis, RunningServer, until
+from tests.support.visitor import Visitor, past, visit
+from tests.support.visitor import post_until_stored as post
+from tests.support.workers import NOTICED, agree, is_healthy, start_workers
 
 pytestmark = pytest.mark.anyio
 
 POSTS = 400  # of each writer
 AHEAD = 10  # posts that a writer has under way
-NOTICED = 15.0  # seconds within which an outage shows in /health
 REFUSED = 7.0  # seconds within which a post is refused: 5 s and a reserve
 ROOMY = {"HISTORY_LIMIT": "10000", "RECOVERY_LIMIT": "10000", "WS_SEND_BUFFER": "16777216"}
 
@@ -46,28 +47,6 @@ class Writer:
 
 async def soon(_: float) -> None:
     await asyncio.sleep(0.05)
-
-
-def is_healthy(server: RunningServer) -> bool:
-    return server.get("/health").status_code == 200
-
-
-async def post(visitor: Visitor, content: str, nonce: str) -> None:
-    """PendingPosts, again after a refusal, until the message comes back."""
-
-    def answers() -> list[Frame]:
-        frames = visitor.frames[asked:]
-        return [
-            frame for frame in frames if frame["type"] in ("message", "error") and frame["data"].get("nonce") == nonce
-        ]
-
-    answer = {"type": "error"}
-    while answer["type"] == "error":
-        asked = len(visitor.frames)
-        await visitor.client.say(content, nonce=nonce)
-        await until(lambda: bool(answers()))
-        (answer,) = answers()
-        await asyncio.sleep(0.05)
 
 
 async def test_killed_redis_comes_back_and_everything_goes_on(start: Start, redis: RunningRedis) -> None:

@@ -15,10 +15,9 @@ from redis import Redis
 
 from app.engines.sql import SCHEMA
 from tests.conftest import Start
-from tests.process.test_admission import OWNER
-from tests.process.test_redis import visit
-from tests.support.owner_requests import SHARED, ask, done, fault, page, serving, wait_for_workers
+from tests.support.owner import SHARED, ask, done, fault, page, serving, wait_for_workers
 from tests.support.running import RunningServer, until
+from tests.support.visitor import OWNER, visit
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import shutil
 import signal
 import sys
@@ -17,6 +16,7 @@ import pytest
 
 from tests.conftest import need_service
 from tests.support.running import ROOT, Client, RunningRedis, RunningServer, free_port, until
+from tests.support.workers import started
 
 pytestmark = pytest.mark.anyio
 
@@ -72,11 +72,6 @@ def processes(server: RunningServer) -> dict[int, tuple[str, int]]:
             if int(group) == server.process.pid and state != ENDED:
                 found[int(file.parent.name)] = (state, int(parent))
     return found
-
-
-def started(server: RunningServer) -> list[int]:
-    """The process ids of all workers that have been started, in that order."""
-    return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", server.log())]
 
 
 async def ready(server: RunningServer, workers: int) -> list[int]:

@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,14 @@ import httpx2
 import pytest
 
 from tests.conftest import Start
-from tests.process.test_admission import OWNER
-from tests.process.test_redis import Visitor, visit
-from tests.process.test_workers import started
 from tests.support.running import RunningServer
+from tests.support.visitor import OWNER, Visitor, visit
+from tests.support.workers import started
 
 STORES = ("sqlite", "redis")
 SHARED = {"WORKERS": "2", "SECRET_KEY": "a secret key of some length"}
 JSON = dict[str, Any]
+NOBODY, UNKNOWN = "/api/bans/nobody", f"/api/messages/{uuid.uuid4()}"
 _numbers = itertools.count()
 
 
@@ -94,6 +95,12 @@ def done(response: httpx2.Response, status: int = 200) -> Any:
     """The answer to a request that did what it should."""
     assert response.status_code == status, response.text
     return response.json()
+
+
+def post(server: RunningServer, content: str, nonce: str | None = None, status: int = 201) -> JSON:
+    body = {"content": content} | ({"nonce": nonce} if nonce else {})
+    message: JSON = done(ask(server, "POST", "/api/messages", body), status)
+    return message
 
 
 def page(server: RunningServer, **query: int) -> list[JSON]:
