@@ -25,6 +25,7 @@ from app import exceptions, log, metrics, tasks
 from app.chat.heartbeat import Heartbeat
 from app.chat.registry import ConnectionRegistry
 from app.chat.room import Room
+from app.chat.timing import RoomTiming
 from app.config import Settings, SettingsError, load_settings
 from app.engines import Backend, open_backend
 from app.engines.pruner import Pruner
@@ -78,8 +79,8 @@ class ChatApp(Starlette):
             await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings) -> Starlette:
-    """The application for one room. Nothing is opened before its lifespan starts."""
+def create_app(settings: Settings, timing: RoomTiming | None = None) -> Starlette:
+    """The application for one room. Nothing is opened before its lifespan starts. `timing`: other than usual."""
     everyone = "*" in settings.cors_origins
     app = ChatApp(
         routes=ROUTES,
@@ -102,6 +103,7 @@ def create_app(settings: Settings) -> Starlette:
     app.router.redirect_slashes = False  # `/health/` is not there, and a redirect would name our scheme and host
     app.state.settings = settings
     app.state.backend = open_backend(settings)
+    app.state.timing = timing
     return app
 
 
@@ -128,7 +130,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         opened = await backend.engine.open()
         notifier = open_notifier(settings, backend.claim)
         registry = ConnectionRegistry(settings.ws_max_connections, settings.ws_max_connections_per_ip)
-        app.state.room = room = Room(settings, registry, backend, opened, notifier)
+        app.state.room = room = Room(settings, registry, backend, opened, notifier, app.state.timing)
         stack.push_async_callback(room.stop)
         await room.start()
         interval, timeout = settings.ws_heartbeat_interval, settings.ws_heartbeat_timeout

@@ -155,7 +155,7 @@ def _text() -> bytes:
 
 
 @contextlib.contextmanager
-def shared() -> Iterator[None]:
+def shared(memory: str = MEMORY) -> Iterator[None]:
     """For the parent of several processes: those that are started inside, and import this module, count together.
 
     A directory that the user chose stays as it is; one of our own is removed at the end.
@@ -164,7 +164,7 @@ def shared() -> Iterator[None]:
         yield
         return
     # In memory, because on a disk that is busy a write to a mapped file can hold up the event loop.
-    place = MEMORY if os.access(MEMORY, os.W_OK) else None
+    place = memory if os.access(memory, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=OWN, dir=place, ignore_cleanup_errors=True) as directory:
         os.environ[DIRECTORY] = directory
         try:

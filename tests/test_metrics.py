@@ -291,9 +291,8 @@ def test_a_child_whose_parent_was_killed_removes_the_directory() -> None:
 
 
 def test_without_memory_to_share_it_is_a_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "MEMORY", str(tmp_path / "missing"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with metrics.shared():
+    with metrics.shared(str(tmp_path / "missing")):
         assert Path(os.environ[metrics.DIRECTORY]).parent == tmp_path
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from app.chat.credentials import Credentials
 from app.chat.registry import Connection
 from app.chat.rules import Ban, BanIndex, Rules
-from app.chat.timing import Timing
+from app.chat.timing import RoomTiming
 from app.config import Settings
 from app.engines import Backend
 from app.engines.store import By, Query
@@ -22,7 +22,7 @@ DELETION_BYTES = 100  # of a frame that announces one deletion
 class Moderation:
     """The owner's decisions. Every coroutine raises StoreError when the store does not take it."""
 
-    def __init__(self, settings: Settings, backend: Backend, credentials: Credentials, timing: Timing) -> None:
+    def __init__(self, settings: Settings, backend: Backend, credentials: Credentials, timing: RoomTiming) -> None:
         self.credentials = credentials
         self._timing = timing
         self._owner = settings.owner_username.lower()

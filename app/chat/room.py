@@ -19,7 +19,7 @@ from app.chat.history import History
 from app.chat.moderation import Moderation
 from app.chat.registry import Connection, ConnectionRegistry
 from app.chat.throttle import FairThrottle
-from app.chat.timing import Timing
+from app.chat.timing import RoomTiming
 from app.config import Settings
 from app.engines import Backend
 from app.engines.engine import Answer
@@ -57,10 +57,10 @@ class Room:
         backend: Backend,
         opened: Opened,
         notifications: Notifications,
-        timing: Timing | None = None,
+        timing: RoomTiming | None = None,
     ) -> None:
         self._settings = settings
-        self._timing = timing = timing or Timing()
+        self.timing = timing = timing or RoomTiming()
         self._registry = registry
         self._engine, self._presence, _ = backend
         self._notifications = notifications
@@ -177,7 +177,7 @@ class Room:
         self._owner_posts[draft.id] = answer = partial(_settle, answered)
         try:
             self._publish(draft, answer)
-            message = await asyncio.wait_for(answered, self._timing.post_timeout)
+            message = await asyncio.wait_for(answered, self.timing.post_timeout)
         except TimeoutError:
             raise Unavailable from None
         finally:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.wire.sender import CLOSE_TIMEOUT
+
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class RoomTiming:
     """Times (seconds) and limits of a room."""
 
+    close_timeout: float = CLOSE_TIMEOUT
     announce_delay: float = 0.25  # within which changes are announced together
     post_timeout: float = 10.0  # of a post over HTTP; the engine's own ends before, unless the store is another one now
     rules_tries: int = 50  # to replace rules that other workers replace at the same time

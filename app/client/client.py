@@ -63,6 +63,7 @@ class ChatClient:
         on_state: Callable[[State, str], object] = lambda _, __: None,
         jitter: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        max_seen: int = MAX_SEEN,
     ) -> None:
         parse_uri(url)
         self.url, self.name = url, name
@@ -72,6 +73,7 @@ class ChatClient:
         self.state = State.CONNECTING
         self._on_message, self._on_frame, self._on_state = on_message, on_frame, on_state
         self._jitter, self._sleep = jitter, sleep
+        self._max_seen = max_seen
         self._posts = PendingPosts()
         self._seen: dict[str, None] = {}  # ids, oldest first
         self._timeout, self._attempt = FIRST_TIMEOUT, 0
@@ -223,7 +225,7 @@ class ChatClient:
         if data["id"] in self._seen:
             return
         self._seen[data["id"]] = None
-        if len(self._seen) > MAX_SEEN:
+        if len(self._seen) > self._max_seen:
             del self._seen[next(iter(self._seen))]
         self._on_message(data)
 

@@ -28,7 +28,7 @@ Answer = Callable[[Message | ChatError], None]
 
 
 @dataclass(frozen=True)
-class Timing:
+class EngineTiming:
     """Times (seconds) and limits of an engine."""
 
     store_timeout: float = STORE_TIMEOUT  # after which a draft that is not stored is refused
@@ -76,11 +76,11 @@ class Engine:
     pruned: int
     rules: str
 
-    def __init__(self, store: Store, batch_bytes: int, timing: Timing | None = None) -> None:
+    def __init__(self, store: Store, batch_bytes: int, timing: EngineTiming | None = None) -> None:
         self.healthy = True
         self._store = store
         self._batch_bytes = batch_bytes
-        self._timing = timing or Timing()
+        self._timing = timing or EngineTiming()
         self._pending: deque[Pending] = deque()
         self._undelivered: set[str] = set()  # ids of the drafts that are being stored and have not come out of the feed
         self._position: Position = (0, 0)  # of the newest thing that was delivered

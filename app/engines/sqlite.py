@@ -46,10 +46,11 @@ class SQLiteStore:
     release the file (a reload overlaps).
     """
 
-    def __init__(self, path: str, keep: int = 0, lock_timeout: float = 0.0) -> None:
+    def __init__(self, path: str, keep: int = 0, lock_timeout: float = 0.0, drop_step: int = sql.DROP_STEP) -> None:
         self._path = Path(path)
         self._real_path = Path(os.path.realpath(path))  # the target, if `path` is a link
         self._keep = keep
+        self._drop_step = drop_step
         self._lock = Lock(Path(f"{self._real_path}.lock"), lock_timeout)
         self._write_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite writer")
         self._read_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite reader")
@@ -123,7 +124,7 @@ class SQLiteStore:
                     deletions.append(Deletion(seq, message_id, self._seq))
             if pruned:
                 db.execute(sql.PRUNED, (pruned,))
-                _drop(db)  # first, so that nothing is overwritten that is dropped anyway
+                self._drop(db)  # first, so that nothing is overwritten that is dropped anyway
                 db.execute(sql.FORGET, (self._pruned, pruned))
         if deletions or pruned:
             self._release_space(db)
@@ -156,10 +157,14 @@ class SQLiteStore:
 
     def _tidy(self) -> bool:
         with _transaction(self._opened(self._writer)) as db:
-            dropped = _drop(db)
+            dropped = self._drop(db)
         if dropped or self._log_is_full:
             self._release_space(db)
-        return dropped == sql.DROP_STEP
+        return dropped == self._drop_step
+
+    def _drop(self, db: sqlite3.Connection) -> int:
+        """Drops pruned rows whose nonces are forgotten by now, a few of the oldest; returns how many."""
+        return db.execute(sql.DROP, (self._drop_step, time.time() - NONCE_LIFETIME)).rowcount
 
     def _release_space(self, db: sqlite3.Connection) -> None:
         """Returns free pages to the file system, and empties the log. A failure is left to the next time."""
@@ -253,11 +258,6 @@ def _let_shrink(db: sqlite3.Connection, path: Path) -> None:
         db.execute("VACUUM")
     except sqlite3.OperationalError as error:
         logger.warning("%s won't shrink until the disk has room for a second one: %s", path, error)
-
-
-def _drop(db: sqlite3.Connection) -> int:
-    """Drops pruned rows whose nonces are forgotten by now, of the oldest DROP_STEP; returns how many."""
-    return db.execute(sql.DROP, (sql.DROP_STEP, time.time() - NONCE_LIFETIME)).rowcount
 
 
 def _migrate(db: sqlite3.Connection, version: int) -> None:

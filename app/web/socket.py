@@ -76,7 +76,7 @@ class ChatEndpoint(WebSocketEndpoint):
         try:
             await websocket.accept(subprotocol=SUBPROTOCOL if handshake.supports_tokens else None)
             limit = websocket.app.state.settings.ws_send_buffer
-            self.sender = open_sender(self.scope, self.send, limit, self._give_up)
+            self.sender = open_sender(self.scope, self.send, limit, self._give_up, self.room.timing.close_timeout)
             if refused:
                 raise refused
             assert self.connection

@@ -102,13 +102,16 @@ class DirectSender:
 class QueueSender:
     """Writes through ASGI, on any server, by a bounded queue and one task.
 
-    `limit`: bytes. `give_up` is called when even the close frame can't be sent within CLOSE_TIMEOUT.
+    `limit`: bytes. `give_up` is called when even the close frame can't be sent within `close_timeout`.
     """
 
-    def __init__(self, send: Send, limit: int, give_up: Callable[[], object]) -> None:
+    def __init__(
+        self, send: Send, limit: int, give_up: Callable[[], object], close_timeout: float = CLOSE_TIMEOUT
+    ) -> None:
         self._send = send
         self._limit = limit
         self._give_up = give_up
+        self._close_timeout = close_timeout
         self._queue: deque[PreparedFrames] = deque()
         self._waiting = 0  # bytes, in the queue and on their way through the server
         self.code: CloseCode | None = None
@@ -137,7 +140,7 @@ class QueueSender:
         self.code = code
         if code is CloseCode.TOO_SLOW:
             self._queue.clear()
-        self._timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._give_up)
+        self._timer = asyncio.get_running_loop().call_later(self._close_timeout, self._give_up)
         self._wake.set()
 
     async def release(self) -> None:
@@ -166,7 +169,9 @@ class QueueSender:
             self._queue.clear()
 
 
-def open_sender(scope: Scope, send: Send, limit: int, give_up: Callable[[], object]) -> Sender:
-    """Opens the fastest way that the server offers. For `limit` and `give_up` see QueueSender."""
+def open_sender(
+    scope: Scope, send: Send, limit: int, give_up: Callable[[], object], close_timeout: float = CLOSE_TIMEOUT
+) -> Sender:
+    """Opens the fastest way that the server offers. The arguments after `scope` are those of QueueSender."""
     socket: DirectSocket | None = scope.get("extensions", {}).get(DIRECT)
-    return DirectSender(socket, limit) if socket else QueueSender(send, limit, give_up)
+    return DirectSender(socket, limit) if socket else QueueSender(send, limit, give_up, close_timeout)

@@ -10,7 +10,7 @@ import pytest
 
 from app.chat.credentials import Credentials, Handshake
 from app.chat.rules import Rules
-from app.chat.timing import Timing
+from app.chat.timing import RoomTiming
 from app.config import Settings
 from app.engines.store import Query
 from app.exceptions import InvalidRequest, StoreError
@@ -83,7 +83,7 @@ async def test_owner_can_t_be_banned(chat: RunningChat) -> None:
 
 
 async def test_one_ban_too_many_is_refused(start_chat: StartChat) -> None:
-    moderation = (await start_chat(timing=Timing(max_bans=2))).moderation
+    moderation = (await start_chat(timing=RoomTiming(max_bans=2))).moderation
     for name in ("a", "b", "A"):
         await moderation.ban(name, None, False, None)
     with pytest.raises(InvalidRequest, match="2 bans already"):
@@ -105,7 +105,7 @@ async def test_changes_at_the_same_time_all_hold(chat: RunningChat) -> None:
 async def test_change_that_others_always_overtake_is_given_up(
     start_chat: StartChat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chat = await start_chat(timing=Timing(rules_tries=7, rules_retry=0))
+    chat = await start_chat(timing=RoomTiming(rules_tries=7, rules_retry=0))
     await chat.moderation.set_room(False, 0)
     tried = []
 
@@ -161,7 +161,7 @@ async def test_deletions_at_the_same_time_count_each_message_once(chat: RunningC
 async def test_many_messages_are_deleted_step_by_step(
     start_chat: StartChat, monkeypatch: pytest.MonkeyPatch, messages: int, steps: list[int]
 ) -> None:
-    chat = await start_chat(timing=Timing(delete_step=3, delete_pause=0))
+    chat = await start_chat(timing=RoomTiming(delete_step=3, delete_pause=0))
     await chat.fill(messages, name="spam")
     await chat.fill(1, name="ada")
     made, apply = [], chat.engine.apply
@@ -177,7 +177,7 @@ async def test_many_messages_are_deleted_step_by_step(
 
 
 async def test_others_use_the_store_between_two_steps(start_chat: StartChat) -> None:
-    chat = await start_chat(timing=Timing(delete_step=1, delete_pause=0.01))
+    chat = await start_chat(timing=RoomTiming(delete_step=1, delete_pause=0.01))
     await chat.fill(3, name="spam")
     ada = chat.join("ada")
     deletion = asyncio.create_task(chat.moderation.delete("username", "spam"))
@@ -213,7 +213,7 @@ async def test_clients_survive_a_deletion_with_the_smallest_send_buffer(start_ch
 async def test_store_that_fails_during_a_deletion_says_so(
     start_chat: StartChat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chat = await start_chat(timing=Timing(delete_step=2, delete_pause=0))
+    chat = await start_chat(timing=RoomTiming(delete_step=2, delete_pause=0))
     await chat.fill(5)
     apply = chat.engine.apply
 

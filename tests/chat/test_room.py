@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.chat.credentials import Handshake
-from app.chat.timing import Timing
+from app.chat.timing import RoomTiming
 from app.config import Settings
 from app.engines.presence import PresenceTiming
 from app.exceptions import ChatError, CloseCode, InvalidUsername, MessageTooLong, Unavailable
@@ -275,7 +275,7 @@ async def test_nobody_is_announced_above_the_limit(start_chat: StartChat) -> Non
 
 
 async def test_changes_of_the_user_count_are_joined(start_chat: StartChat) -> None:
-    chat = await start_chat(timing=Timing(announce_delay=0.01))
+    chat = await start_chat(timing=RoomTiming(announce_delay=0.01))
     ada = chat.join("ada")
     others = []
     for number in range(5):
@@ -291,7 +291,7 @@ async def test_changes_of_the_user_count_are_joined(start_chat: StartChat) -> No
 
 async def test_user_count_falls_when_a_newcomer_goes_before_it_joined(start_chat: StartChat) -> None:
     """Its session had just left, and its handshake failed late."""
-    chat = await start_chat(timing=Timing(announce_delay=0))
+    chat = await start_chat(timing=RoomTiming(announce_delay=0))
     ada, bob = chat.join("ada"), chat.join("bob")
     await ada.sender.until("user_count", 2)
     await bob.leave()
@@ -402,7 +402,7 @@ async def test_message_content_is_kept_out_of_the_log(start_chat: StartChat, cap
 async def test_post_over_http_that_is_never_answered_is_given_up(
     start_chat: StartChat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chat = await start_chat(timing=Timing(post_timeout=0.05))
+    chat = await start_chat(timing=RoomTiming(post_timeout=0.05))
     with monkeypatch.context() as patch:
         patch.setattr(chat.engine, "publish", lambda draft, answer: None)
         with pytest.raises(Unavailable):

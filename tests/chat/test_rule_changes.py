@@ -10,7 +10,7 @@ import pytest
 
 from app.chat.credentials import Credentials
 from app.chat.rules import Ban, BanIndex, Rules
-from app.chat.timing import Timing
+from app.chat.timing import RoomTiming
 from app.exceptions import Banned, CloseCode
 from tests.support.chat import RunningChat, StartChat
 from tests.support.fakes import FakeSender
@@ -18,7 +18,7 @@ from tests.support.fakes import FakeSender
 pytestmark = pytest.mark.anyio
 
 LOOK_UP, HASH, BAN = "look-up", "hash", "ban"
-MAX_BANS = Timing().max_bans
+MAX_BANS = RoomTiming().max_bans
 
 
 @pytest.fixture

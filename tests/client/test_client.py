@@ -18,7 +18,6 @@ from websockets.exceptions import ConnectionClosed, InvalidURI
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from app.client import client as module
 from app.client.__main__ import read_lines, show_frame, show_message, show_state
 from app.client.client import ABNORMAL_CLOSURE, FULL_DELAY, ChatClient, Frame, State, backoff
 from app.client.pending_posts import RETRY, WINDOW, PendingPosts
@@ -67,12 +66,13 @@ class Peer:
 class Place:
     """A server that plays one script a connection, and a client of it whose waits take no time."""
 
-    def __init__(self, *scripts: Script) -> None:
+    def __init__(self, *scripts: Script, **options: Any) -> None:
         self.peers: list[Peer] = []
         self.messages: list[Frame] = []
         self.states: list[State] = []
         self.slept: list[float] = []
         self._scripts = list(scripts)
+        self._options = options
         self._failure: BaseException | None = None
 
     async def _serve(self, socket: ServerConnection) -> None:
@@ -101,6 +101,7 @@ class Place:
             on_state=lambda state, _: self.states.append(state),
             jitter=lambda: 0.5,
             sleep=self._sleep,
+            **self._options,
         )
         await self._stack.enter_async_context(self.client)
         await self._stack.enter_async_context(asyncio.timeout(10))
@@ -333,14 +334,12 @@ async def test_nothing_is_shown_twice_and_another_epoch_is_taken_over() -> None:
     assert queries == ["", "&epoch=e1&since=8", "&epoch=e2&since=2", ""]
 
 
-async def test_memory_of_ids_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_SEEN", 2)
-
+async def test_memory_of_ids_is_bounded() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome(message(1), message(2), message(3), message(1), message(3))
         await peer.close(1000)
 
-    async with Place(script) as place:
+    async with Place(script, max_seen=2) as place:
         await place.client.ended()
     assert place.seqs == [1, 2, 3, 1]
 

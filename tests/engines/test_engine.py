@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.engines.engine import Timing
+from app.engines.engine import EngineTiming
 from app.engines.memory import MemoryStore
 from app.exceptions import NonceReused, StoreError, Unavailable
 from app.message import Draft, Message
@@ -19,16 +19,16 @@ from tests.support.running import until
 
 pytestmark = pytest.mark.anyio
 
-SHORT = Timing(store_timeout=0.4)  # longer than a busy machine needs
+SHORT = EngineTiming(store_timeout=0.4)  # longer than a busy machine needs
 
 
 @pytest.fixture
-def timing() -> Timing:
-    return Timing()
+def timing() -> EngineTiming:
+    return EngineTiming()
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
-async def room(request: pytest.FixtureRequest, tmp_path: Path, timing: Timing) -> AsyncIterator[Recorder]:
+async def room(request: pytest.FixtureRequest, tmp_path: Path, timing: EngineTiming) -> AsyncIterator[Recorder]:
     room = await Recorder(make_store(request.param, request, tmp_path), timing).start()
     yield room
     room.store.flowing.set()
@@ -123,7 +123,7 @@ async def test_flush_waits_for_accepted_drafts(room: Recorder) -> None:
     assert len(room.delivered) == 300
 
 
-@pytest.mark.parametrize("timing", [Timing(queue_limit=3)])
+@pytest.mark.parametrize("timing", [EngineTiming(queue_limit=3)])
 async def test_full_queue_refuses_and_loses_nothing(room: Recorder) -> None:
     room.publish(*[draft(f"{number}") for number in range(3)])
     with pytest.raises(Unavailable):
@@ -134,7 +134,7 @@ async def test_full_queue_refuses_and_loses_nothing(room: Recorder) -> None:
     assert room.texts == ["0", "1", "2", "again"]
 
 
-@pytest.mark.parametrize("timing", [Timing(probe_broken=0.001)])
+@pytest.mark.parametrize("timing", [EngineTiming(probe_broken=0.001)])
 async def test_failing_store_refuses_and_recovers_without_traffic(
     room: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,7 +154,7 @@ async def test_failing_store_refuses_and_recovers_without_traffic(
     assert logged == ["Messages cannot be stored: the disk is full", "Messages are stored again"]
 
 
-@pytest.mark.parametrize("timing", [Timing(probe_idle=0.001, probe_broken=0.001)])
+@pytest.mark.parametrize("timing", [EngineTiming(probe_idle=0.001, probe_broken=0.001)])
 async def test_idle_store_is_probed_so_that_a_fault_is_found_without_traffic(room: Recorder) -> None:
     await room.store.probed(1)
     assert room.healthy()

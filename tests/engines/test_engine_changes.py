@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from app.engines.engine import Timing
+from app.engines.engine import EngineTiming
 from app.engines.redis.client import RedisClient
 from app.engines.redis.store import RedisStore
 from app.engines.store import Query
@@ -21,16 +21,16 @@ from tests.support.running import until
 
 pytestmark = pytest.mark.anyio
 
-SHORT = Timing(store_timeout=0.1, search_timeout=0.1)
+SHORT = EngineTiming(store_timeout=0.1, search_timeout=0.1)
 
 
 @pytest.fixture
-def timing() -> Timing:
-    return Timing()
+def timing() -> EngineTiming:
+    return EngineTiming()
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
-async def room(request: pytest.FixtureRequest, tmp_path: Path, timing: Timing) -> AsyncIterator[Recorder]:
+async def room(request: pytest.FixtureRequest, tmp_path: Path, timing: EngineTiming) -> AsyncIterator[Recorder]:
     room = await Recorder(make_store(request.param, request, tmp_path), timing).start()
     yield room
     room.store.flowing.set()
@@ -177,7 +177,7 @@ async def test_search_in_a_hanging_store_is_given_up_in_time(room: Recorder) -> 
             await room.find("id", "x")
 
 
-@pytest.mark.parametrize("timing", [Timing(change_limit=2)])
+@pytest.mark.parametrize("timing", [EngineTiming(change_limit=2)])
 async def test_too_many_changes_at_once_are_refused(room: Recorder) -> None:
     changes = [asyncio.create_task(room.replace_rules("", f"{number}")) for number in range(3)]
     with pytest.raises(StoreError, match="too much"):

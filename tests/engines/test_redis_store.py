@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.engines.engine import Timing
+from app.engines.engine import EngineTiming
 from app.engines.redis.client import PREFIX, RedisClient
 from app.engines.redis.store import RedisStore
 from app.exceptions import StoreError, Unavailable
@@ -183,7 +183,7 @@ async def test_worker_that_missed_pruned_messages_starts_anew(worker: Start, mon
 
 
 async def test_outage_is_told_once_and_found_out_to_be_over(worker: Start, redis: RunningRedis) -> None:
-    one = await worker(redis.url, timing=Timing(store_timeout=0.1))
+    one = await worker(redis.url, timing=EngineTiming(store_timeout=0.1))
     redis.kill()
     await until(lambda: one.outages == 1 and not one.healthy())
     for _ in range(10):
@@ -208,7 +208,7 @@ async def test_full_redis_is_unhealthy_until_there_is_room(
     worker: Start, redis: RunningRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "app")
-    one = await worker(redis.url, timing=Timing(probe_idle=0.01, probe_broken=0.01))
+    one = await worker(redis.url, timing=EngineTiming(probe_idle=0.01, probe_broken=0.01))
     redis.ask("CONFIG SET maxmemory 1")
     await until(lambda: not one.healthy())
     redis.ask("CONFIG SET maxmemory 0")

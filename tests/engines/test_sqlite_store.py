@@ -29,13 +29,21 @@ pytestmark = pytest.mark.anyio
 DAY = 86_400.0
 
 
-async def opened(path: Path, keep: int = 100) -> Recorder:
-    return await Recorder(SQLiteStore(str(path), keep)).start()
+async def opened(path: Path, keep: int = 100, **limits: int) -> Recorder:
+    return await Recorder(SQLiteStore(str(path), keep, **limits)).start()
 
 
 @pytest.fixture
 async def room(tmp_path: Path) -> AsyncIterator[Recorder]:
     room = await opened(tmp_path / "chat.db")
+    yield room
+    await room.engine.stop()
+
+
+@pytest.fixture
+async def dropping(tmp_path: Path) -> AsyncIterator[Recorder]:
+    """A store that drops four rows at once."""
+    room = await opened(tmp_path / "chat.db", drop_step=4)
     yield room
     await room.engine.stop()
 
@@ -219,29 +227,25 @@ async def test_nonces_of_pruned_messages_go_in_time(room: Recorder, tmp_path: Pa
     await again.engine.stop()
 
 
-async def test_old_nonces_go_a_few_at_once(room: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql, "DROP_STEP", 4)
-    room.publish(*[draft("x", f"{number}", timestamp=time.time() - 3 * DAY) for number in range(10)])
-    await room.until(delivered=10)
-    await room.prune(10)
+async def test_old_nonces_go_a_few_at_once(dropping: Recorder, tmp_path: Path) -> None:
+    dropping.publish(*[draft("x", f"{number}", timestamp=time.time() - 3 * DAY) for number in range(10)])
+    await dropping.until(delivered=10)
+    await dropping.prune(10)
     left = [len(rows(tmp_path / "chat.db"))]
     while left[-1]:
-        await room.engine.tidy()
+        await dropping.engine.tidy()
         left.append(len(rows(tmp_path / "chat.db")))
     assert left == [6, 2, 0]
 
 
-async def test_deleted_messages_do_not_keep_the_rows_behind_them(
-    room: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sql, "DROP_STEP", 4)
+async def test_deleted_messages_do_not_keep_the_rows_behind_them(dropping: Recorder, tmp_path: Path) -> None:
     old = time.time() - 3 * DAY
-    room.publish(*[draft("x", session="spam", timestamp=old) for _ in range(6)])
-    room.publish(*[draft("x", timestamp=old) for _ in range(6)])
-    await room.until(delivered=12)
-    await room.delete("session", "spam")
-    await room.prune(11)
-    await room.engine.tidy()
+    dropping.publish(*[draft("x", session="spam", timestamp=old) for _ in range(6)])
+    dropping.publish(*[draft("x", timestamp=old) for _ in range(6)])
+    await dropping.until(delivered=12)
+    await dropping.delete("session", "spam")
+    await dropping.prune(11)
+    await dropping.engine.tidy()
     assert rows(tmp_path / "chat.db") == [*range(1, 7), 12]
 
 
@@ -466,13 +470,18 @@ async def test_pruned_text_leaves_the_log_when_a_search_has_ended(room: Recorder
     assert b"Kq9-once-said" not in log.read_bytes()
 
 
-async def test_stop_ends_a_search(room: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    endless = "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(i) FROM n)"
-    monkeypatch.setattr(sql, "FIND", sql.FIND.replace("%s", f"{endless} AND %s"))
-    room.publish(draft("one"))
-    await room.until(delivered=1)
-    search = asyncio.create_task(room.find("id", room.delivered[0].id, 1))
-    await asyncio.sleep(0.02)
+async def test_stop_ends_a_search(room: Recorder) -> None:
+    await room.fill(1000)
+    reader, entered = store_of(room)._reader, threading.Event()
+    assert reader
+
+    def crawl() -> None:  # at each step of the search, which so would take longer than any test waits
+        entered.set()
+        time.sleep(0.02)
+
+    reader.set_progress_handler(crawl, 1)
+    search = asyncio.create_task(room.find("username", "nobody", 1))
+    assert await asyncio.to_thread(entered.wait, 10)
     await room.engine.stop()
     with pytest.raises(StoreError, match="interrupted"):
         await search

@@ -11,7 +11,7 @@ from app.chat.moderation import Moderation
 from app.chat.registry import YIELD_AFTER, Connection, ConnectionRegistry
 from app.chat.room import Room
 from app.chat.rules import Rules
-from app.chat.timing import Timing
+from app.chat.timing import RoomTiming
 from app.config import Settings
 from app.engines import open_backend
 from app.engines.presence import LocalPresence, PresenceTiming
@@ -23,7 +23,7 @@ from tests.support.running import UNLIMITED
 
 # Visitors who leave have left, and changes are announced, at the event loop's next turn.
 AT_ONCE: dict[str, Any] = {
-    "timing": Timing(announce_delay=0, rules_retry=0, delete_pause=0),
+    "timing": RoomTiming(announce_delay=0, rules_retry=0, delete_pause=0),
     "presence": PresenceTiming(leave_delay=0),
 }
 
@@ -94,7 +94,7 @@ class RunningChat:
 
     def __init__(
         self,
-        timing: Timing | None = None,
+        timing: RoomTiming | None = None,
         presence: PresenceTiming | None = None,
         yield_after: float = YIELD_AFTER,
         **settings: Any,
@@ -169,7 +169,7 @@ class Ruled:
         self._engine = backend.engine
         self._engine.rules = rules.text()
         self.credentials = Credentials(settings, "secret")
-        self.moderation = Moderation(settings, backend, self.credentials, Timing())
+        self.moderation = Moderation(settings, backend, self.credentials, RoomTiming())
 
     def set(self, rules: Rules) -> None:
         """The rules are others now."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from app.engines.engine import Engine, Timing
+from app.engines.engine import Engine, EngineTiming
 from app.engines.memory import MemoryStore
 from app.engines.redis.client import RedisClient
 from app.engines.redis.store import RedisStore
@@ -84,7 +84,7 @@ class Recorder:
 
     client: RedisClient  # of a worker in Redis
 
-    def __init__(self, store: Store, timing: Timing | None = None) -> None:
+    def __init__(self, store: Store, timing: EngineTiming | None = None) -> None:
         self.store = FaultyStore(store)
         self.engine = Engine(self.store, BATCH_BYTES, timing)
         self.opened: list[Opened] = []
@@ -203,7 +203,7 @@ def make_store(kind: str, request: pytest.FixtureRequest, directory: Path) -> St
 
 
 def redis_worker(
-    url: str, keep: int = 100, read_timeout: float = 0.05, timing: Timing | None = None, **options: Any
+    url: str, keep: int = 100, read_timeout: float = 0.05, timing: EngineTiming | None = None, **options: Any
 ) -> Recorder:
     """One more worker in a room in Redis, which notices everything soon. `options`: of the store."""
     client = RedisClient(url, read_timeout)

@@ -15,12 +15,12 @@ from starlette.testclient import TestClient, WebSocketTestSession
 from app.chat.credentials import Handshake
 from app.chat.registry import ConnectionRegistry
 from app.chat.room import Room
-from app.engines.engine import Engine, Timing
+from app.chat.timing import RoomTiming
+from app.engines.engine import Engine, EngineTiming
 from app.engines.memory import MemoryStore
 from app.engines.presence import LocalPresence, PresenceTiming
 from app.exceptions import CloseCode
 from app.main import create_app
-from app.wire import sender as sender_module
 from tests.support.chat import settings_of
 from tests.support.running import until
 
@@ -116,7 +116,7 @@ def test_nonce_comes_back_with_refusal_and_acknowledgement(
 
 def test_full_queue_is_unavailable() -> None:
     app = create_app(settings_of())
-    app.state.backend = app.state.backend._replace(engine=Engine(MemoryStore(), 32_768, Timing(queue_limit=0)))
+    app.state.backend = app.state.backend._replace(engine=Engine(MemoryStore(), 32_768, EngineTiming(queue_limit=0)))
     with TestClient(app) as served, served.websocket_connect(URL) as socket:
         socket.send_json({"type": "message", "content": "Hello", "nonce": "n-1"})
         assert read(socket, "error")["data"] == {"code": "unavailable", "nonce": "n-1"}
@@ -307,11 +307,10 @@ class Peer:
 
 
 @pytest.fixture
-async def app(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Starlette]:
+async def app(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Starlette]:
     """A started app, in which nothing may be left of any connection at the end."""
-    monkeypatch.setattr(sender_module, "CLOSE_TIMEOUT", 0.01)
     caplog.set_level(logging.INFO, "app")
-    app = create_app(settings_of(ws_send_buffer=65_536))
+    app = create_app(settings_of(ws_send_buffer=65_536), RoomTiming(close_timeout=0.01))
     presence = LocalPresence("owner", timing=PresenceTiming(leave_delay=0))
     app.state.backend = app.state.backend._replace(presence=presence)
     async with app.router.lifespan_context(app):

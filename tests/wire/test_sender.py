@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from app.exceptions import CloseCode
-from app.wire import sender
 from app.wire.frames import PreparedFrames
 from app.wire.sender import QueueSender
 
@@ -110,12 +109,9 @@ async def test_reason_fits_into_a_close_frame(server: Server, queue: QueueSender
     assert 0 < len(reason.encode()) <= 123
 
 
-async def test_client_that_never_takes_the_close_frame_is_given_up(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sender, "CLOSE_TIMEOUT", 0.001)
+async def test_client_that_never_takes_the_close_frame_is_given_up(server: Server) -> None:
     server.flowing.clear()
-    queue = QueueSender(server.send, 10, server.gave_up.set)
+    queue = QueueSender(server.send, 10, server.gave_up.set, close_timeout=0.001)
     queue.write(PreparedFrames([b"1"]))
     queue.close(CloseCode.SILENT)
     assert not server.gave_up.is_set()
@@ -125,9 +121,8 @@ async def test_client_that_never_takes_the_close_frame_is_given_up(
     assert server.sent == []
 
 
-async def test_released_sender_gives_nothing_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender, "CLOSE_TIMEOUT", 0.001)
-    queue = QueueSender(server.send, 10, server.gave_up.set)
+async def test_released_sender_gives_nothing_up(server: Server) -> None:
+    queue = QueueSender(server.send, 10, server.gave_up.set, close_timeout=0.001)
     queue.close(CloseCode.NORMAL)
     await queue.release()
     await asyncio.sleep(0.01)
