@@ -2,9 +2,10 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+TESTERS ?= 2 # tests at a time, because many only wait
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve test check format bench demo-client clean
+.PHONY: help run serve test quick check format bench demo-client clean
 
 help: ## Show this list
 	@echo "Portfolio Backend: a chat room for your portfolio site. Settings are in .env."
@@ -16,8 +17,11 @@ run: .venv/run .env ## Serve on http://localhost:8000 and start again whenever t
 serve: .venv/prod .env ## Serve without watching the code (several processes: WORKERS=4 make serve, with Redis)
 	@exec $(BIN)/python -m app
 
-test: .venv/dev ## Run all tests, two at a time because many only wait (about eight minutes)
-	@$(BIN)/python -m pytest -n 2
+test: .venv/dev tests/npm/node_modules ## Run all tests that this machine can run (five minutes; COVERAGE=1 measures)
+	@$(BIN)/python -m pytest -n $(TESTERS) $(if $(COVERAGE),--cov --cov-report=term:skip-covered --cov-fail-under=95)
+
+quick: .venv/dev ## Run the tests that need no other process (half a minute)
+	@$(BIN)/python -m pytest -n $(TESTERS) --ignore=tests/process --ignore=tests/browser
 
 check: .venv/dev ## Check format, style and types
 	@$(BIN)/ruff format --check .
@@ -35,7 +39,7 @@ demo-client: .venv/run ## Join the room from this terminal
 	@$(BIN)/python -m app.client
 
 clean: ## Remove what the other commands made, but never data/ or .env
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov tests/npm/node_modules
 
 .env:
 	@cp .env.example .env
@@ -46,6 +50,10 @@ clean: ## Remove what the other commands made, but never data/ or .env
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed, and $(PYTHON) is %d.%d. Name another one: make run PYTHON=python3.12" % sys.version_info[:2])'
 	@echo "Making .venv"
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "Could not make .venv. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+
+tests/npm/node_modules: tests/npm/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --prefix tests/npm --ignore-scripts --no-audit --no-fund --silent && touch $@; \
+	else echo "npm is not installed, so some tests are skipped"; fi
 
 .venv/run: .venv/bin/python requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt

@@ -69,6 +69,15 @@ def redis(tmp_path: Path) -> Iterator[RunningRedis]:
         yield own
 
 
+@pytest.fixture(scope="session")
+def packages() -> Path:
+    """The folder of the npm packages that tests use, which `make test` installs."""
+    folder = Path(__file__).parent / "npm" / "node_modules"
+    need_service(shutil.which("node") is not None, "node is not installed")
+    need_service(folder.is_dir(), "the packages of tests/npm are not installed: make tests/npm/node_modules")
+    return folder
+
+
 def need_service(available: bool, reason: str) -> None:
     """Skips a test whose service this machine lacks, or fails it when REQUIRE_SERVICES=1."""
     if available:

@@ -129,3 +129,16 @@ def test_seam_is_small(module: str, name: str) -> None:
     ]
     methods = [node for node in protocol.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     assert 1 <= len(methods) <= 7
+
+
+TESTS = sorted(path for path in Path(__file__).parent.rglob("*.py") if "node_modules" not in path.parts)
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(TESTS[0].parent)))
+def test_no_test_file_is_imported(path: Path) -> None:
+    assert [name for name in imported(path) if name.startswith("tests.") and ".test_" in name] == []
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(TESTS[0].parent)))
+def test_no_constant_is_patched(path: Path) -> None:
+    assert re.findall(r"setattr\([^)]*\"[A-Z][A-Z_]+\"", path.read_text()) == []

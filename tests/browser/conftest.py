@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,8 +19,6 @@ from tests.support.running import RunningServer
 
 CHROMIUM = shutil.which("chromium")
 QUIET = ("gpu", "quic", "background-networking", "component-update", "sync")
-PACKAGES = ("axe-core@4.14.1", "big-list-of-naughty-strings@1.0.0")
-CACHE = Path(__file__).parent.parent / ".cache" / "browser"
 # Playwright switches the back/forward cache off, in which real browsers keep left pages.
 BACK_FORWARD_CACHE = {"ignore_default_args": ["--disable-back-forward-cache"]}
 
@@ -94,23 +90,6 @@ def room() -> Iterator[NewRoom]:
     """`room(...)`: a chat server that does what the test says."""
     with ExitStack() as stack:
         yield lambda *arguments, **options: stack.enter_context(ScriptedRoom(*arguments, **options))
-
-
-@pytest.fixture(scope="session")
-def packages() -> Path:
-    """Where npm put the packages that the tests use, once."""
-    need_service(bool(shutil.which("npm")), "npm is not installed")
-    for package in PACKAGES:
-        name, _, version = package.rpartition("@")
-        manifest = CACHE / "node_modules" / name / "package.json"
-        if manifest.exists() and json.loads(manifest.read_text())["version"] == version:
-            continue
-        CACHE.mkdir(parents=True, exist_ok=True)
-        options = ["--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
-        command = ["npm", "install", *options, "--prefix", str(CACHE), *PACKAGES]
-        installed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        need_service(installed.returncode == 0, f"npm can't install {PACKAGES}: {installed.stderr[-300:]}")
-    return CACHE / "node_modules"
 
 
 @pytest.fixture(scope="session")
