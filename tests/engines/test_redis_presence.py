@@ -188,6 +188,9 @@ async def test_held_name_comes_free_on_every_worker(worker: Start) -> None:
             with contextlib.suppress(UsernameTaken):
                 await two.come("ada", token="mine")
             await two.next_exchange()
+            for session in two.evicted:  # Redis was so slow that the worker decided by itself
+                two.presence.release(session)
+            two.evicted.clear()
 
 
 async def test_client_that_knows_tokens_does_not_take_over_from_another_worker_either(worker: Start) -> None:
