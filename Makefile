@@ -2,10 +2,10 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-TESTERS ?= 2 # tests at a time, because many only wait
+TESTERS ?= 5 # tests at a time, because many only wait
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve test quick check format bench demo-client clean
+.PHONY: help run serve test quick check format bench soak screenshots demo-client clean
 
 help: ## Show this list
 	@echo "Portfolio Backend: a chat room for your portfolio site. Settings are in .env."
@@ -34,6 +34,12 @@ format: .venv/dev ## Put the code into shape
 
 bench: .venv/run ## Measure throughput, latency and memory (half a minute)
 	@$(BIN)/python tests/bench/bench.py
+
+soak: .venv/dev ## Keep a room busy for ten minutes (MINUTES=60 make soak), and see that nothing grows
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),10)
+
+screenshots: .venv/dev ## Take pictures of the widget, in tests/browser/screenshots/
+	@$(BIN)/python -m pytest -n $(TESTERS) tests/browser/take_screenshots.py
 
 demo-client: .venv/run ## Join the room from this terminal
 	@$(BIN)/python -m app.client

@@ -84,7 +84,8 @@ class SQLiteStore:
         self._reader.execute("PRAGMA query_only = ON")
         epoch, secret, rules, self._pruned = db.execute(sql.ROOM).fetchone()
         self._seq = (db.execute(sql.LAST_SEQ).fetchone() or (0,))[0]
-        newest = [Message(*row) for row in reversed(db.execute(sql.NEWEST, (FIRST, LAST, self._keep)).fetchall())]
+        rows = self._reader.execute(sql.NEWEST, (FIRST, LAST, self._keep)).fetchall()  # so it opens its files now
+        newest = [Message(*row) for row in reversed(rows)]
         since = newest[0].seq if len(newest) == self._keep else self._pruned
         deletions = [Deletion(*row) for row in db.execute(sql.DELETIONS, (since,))]
         return Opened(epoch, secret, self._seq, self._pruned, rules, newest, deletions, (self._seq, 0))

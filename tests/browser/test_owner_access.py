@@ -91,8 +91,6 @@ def test_owner_works_by_keyboard_alone(visit: Visit, address: str) -> None:
     ("name", "options"),
     [
         ("light", {**DESKTOP}),
-        ("dark", {**DESKTOP, "color_scheme": "dark"}),
-        ("phone", {**PHONE}),
         ("phone-dark", {**PHONE, "color_scheme": "dark"}),
         ("right-to-left", {**DESKTOP}),
     ],

@@ -51,19 +51,19 @@ def counts(frames: list[dict[str, Any]]) -> list[int]:
 
 @both
 async def test_a_client_that_never_reads_costs_the_others_nothing(start: Start, command: str) -> None:
-    server = start(command, WS_SEND_BUFFER="65536", MAX_MESSAGE_LENGTH="1000", WS_MAX_CONNECTIONS="3")
+    server = start(command, WS_SEND_BUFFER="320000", MAX_MESSAGE_LENGTH="10000", WS_MAX_CONNECTIONS="3")
     posted = 0
     with server.raw("lazy", receive_buffer=4096):
         async with server.connect("ada") as ada, server.connect("bob") as bob:
             await until(users(server, 3))
             async with asyncio.timeout(60):
                 while not users(server, 2)():
-                    for _ in range(40):
-                        await ada.say("x" * 1000)
-                    for seq in range(posted + 1, posted + 41):
+                    for _ in range(10):
+                        await ada.say("x" * 10_000)
+                    for seq in range(posted + 1, posted + 11):
                         assert (await ada.read("message"))["data"]["seq"] == seq
                         assert (await bob.read("message"))["data"]["seq"] == seq
-                    posted += 40
+                    posted += 10
             async with server.connect("cyd") as cyd:
                 assert (await cyd.read())["type"] == "history"
     assert "Traceback" not in server.log()
