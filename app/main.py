@@ -50,6 +50,7 @@ ROUTES = [
     Route("/owner.js", pages.script),
     Route("/health", api.health),
     Route("/api/stats", api.stats),
+    Route("/api/history", api.history),
     Route("/docs", pages.swagger_ui),
     Route("/openapi.json", pages.openapi),
     Route("/asyncapi.json", pages.asyncapi),

@@ -20,6 +20,7 @@ from app.message import Message
 WRONG_TOKENS = 5  # wrong owner tokens from one address in
 WRONG_TOKENS_WINDOW = 60.0  # seconds, after which the next must wait
 ERASURES = 5  # times that one address may delete its own messages in
+OWN_DELETIONS = 20  # messages of its own that one address may delete one by one in
 ERASURES_WINDOW = 60.0  # seconds
 FORGET_STEP = 1000  # entries of each table, some 0.5 ms
 
@@ -42,6 +43,7 @@ class Admission:
         self._joins = Buckets(settings.rate_limit_joins, window, clock)
         self._wrong_tokens = Buckets(WRONG_TOKENS, WRONG_TOKENS_WINDOW, clock)
         self._erasures = Buckets(ERASURES, ERASURES_WINDOW, clock)
+        self._own_deletions = Buckets(OWN_DELETIONS, ERASURES_WINDOW, clock)
         self._slow_mode = 0.0
         self._slow_accepted, self._slow_stored = Buckets(0, 0.0, clock), Buckets(0, 0.0, clock)
 
@@ -106,6 +108,18 @@ class Admission:
         _spend(self._erasures, handshake.limit_key)
         return session
 
+    def authorize_deletion(self, handshake: Handshake, bearer: str | None) -> str | None:
+        """The session whose messages may be deleted one by one; None for the owner, who may delete any.
+
+        Raises as `authorize`, but for a visitor.
+        """
+        session = None if self._credentials.is_owner(bearer) else self._credentials.session_of(bearer)
+        if not session:
+            self.authorize(handshake, bearer)
+            return None
+        _spend(self._own_deletions, handshake.limit_key)
+        return session
+
     def check_rate(self, connection: Connection) -> None:
         """Takes a message's share of the rates. Raises Paused, SlowMode, RateLimited. Comes before all that costs."""
         session, address = connection.session, connection.limit_key
@@ -138,7 +152,8 @@ class Admission:
 
     def forget(self) -> None:
         """Drops buckets that can't limit anybody any more, a bounded number of entries at a call."""
-        rates = (self._messages, self._messages_by_address, self._joins, self._wrong_tokens, self._erasures)
+        erasures = (self._erasures, self._own_deletions)
+        rates = (self._messages, self._messages_by_address, self._joins, self._wrong_tokens, *erasures)
         for buckets in (*rates, self._slow_accepted, self._slow_stored):
             buckets.forget(FORGET_STEP)
 

@@ -93,8 +93,12 @@ class History:
         recovery = self._recovery(number) if number is not None else None
         if recovery is not None:
             return recovery
-        self._plain = self._plain or frames.history_frame(self._newest(self._limit, self._frame_limit))
+        self._plain = self._plain or frames.history_frame(self.newest())
         return self._plain
+
+    def newest(self, limit: int | None = None) -> list[bytes]:
+        """The data of the newest messages, as many as a plain history has, or `limit` if that is less; oldest first."""
+        return self._newest(min(limit or self._limit, self._limit), self._frame_limit)
 
     def _recovery(self, since: int) -> bytes | None:
         if not self._recoverable_from <= since <= self.seq:

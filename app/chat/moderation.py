@@ -119,6 +119,11 @@ class Moderation:
             await asyncio.sleep(self._timing.delete_pause)
         return count
 
+    async def delete_own(self, message_id: str, session: str) -> int:
+        """Deletes the message with this id if that session wrote it, and returns how many were deleted: 1 or 0."""
+        found = await self.find(Query(newest=True, limit=1, by="id", value=message_id))
+        return await self.delete("id", message_id) if found and found[0].session == session else 0
+
     async def _last_session(self, username: str) -> str | None:
         """The session that posted the newest message under a name."""
         newest = await self.find(Query(newest=True, by="username", value=username))

@@ -140,6 +140,7 @@ class Room:
             heartbeat_interval=self._settings.ws_heartbeat_interval,
             heartbeat_timeout=self._settings.ws_heartbeat_timeout,
             max_message_length=self._settings.max_message_length,
+            author=self._credentials.author_of(session.id),
             **self.announcer.room().model_dump(),
         )
         history = self._history.frame(since if epoch == self._epoch else None)
@@ -155,6 +156,11 @@ class Room:
         if self._registry.remove(connection):
             logger.info("User disconnected: %s", connection.session.username)
         self._presence.release(connection.session)
+
+    def peek(self, limit: int | None) -> bytes:
+        """Returns what a newcomer would see, as a HistoryPage; `limit` messages at most."""
+        messages = self._history.newest(limit)
+        return frames.history_page(messages, self.announcer.room(), self._epoch, self._history.seq, self.users)
 
     # Messages
 
@@ -196,13 +202,22 @@ class Room:
     def _answer(self, session: Session, sender: Sender, nonce: str | None, answer: Message | ChatError) -> None:
         """Answers a post that was not newly stored, to its sender alone."""
         self.admission.on_not_stored(session)
-        sender.write(PreparedFrames([frames.answer_frame(answer, nonce)]))
+        if isinstance(answer, ChatError):
+            frame = frames.error_frame(answer, nonce)
+        elif answer.deleted:
+            frame = frames.hidden_frame(answer.id, nonce)
+        else:
+            frame = frames.message_frame(self._encode(answer))
+        sender.write(PreparedFrames([frame]))
+
+    def _encode(self, message: Message) -> bytes:
+        return frames.encode_data(message, self._credentials.author_of(message.session))
 
     # What the engine delivers
 
     async def on_messages(self, messages: Sequence[Message]) -> None:
         """Sends newly stored messages, in seq order, to everybody who is here."""
-        datas = [frames.encode_data(message) for message in messages]
+        datas = [self._encode(message) for message in messages]
         self._history.add(zip(messages, datas, strict=True))
         self.admission.on_stored(messages)
         metrics.deliveries.inc(len(messages) * self._registry.audience)
@@ -256,7 +271,7 @@ class Room:
         keep = max(settings.history_limit, settings.recovery_limit)
         history = History(keep, settings.history_limit, settings.recovery_limit, settings.ws_send_buffer // 2)
         history.prune(opened.pruned)
-        history.add((message, frames.encode_data(message)) for message in opened.messages)
+        history.add((message, self._encode(message)) for message in opened.messages)
         history.delete(opened.deletions)
         history.seq = opened.seq
         return history
@@ -267,7 +282,7 @@ class Room:
             seq, limit = gap
             with contextlib.suppress(StoreError):  # newcomers see fewer then
                 older = await self._engine.find(Query(before=seq, limit=limit, newest=True))
-                self._history.fill([(message, frames.encode_data(message)) for message in older])
+                self._history.fill([(message, self._encode(message)) for message in older])
 
     async def _broadcast(self, news: Sequence[bytes]) -> None:
         for _ in self._registry.broadcast(PreparedFrames(news)):

@@ -19,7 +19,7 @@ from app.message import Change, Draft, Message, Position, deleted
 T = TypeVar("T")
 
 BATCH_LIMIT = 256  # drafts that are stored at once
-FRAME_BYTES = 300  # of a message's frame, beside its text
+FRAME_BYTES = 330  # of a message's frame, beside its text
 CHAR_BYTES = 8  # that a character may take in a frame: four in `content` and four in `text`
 
 logger = logging.getLogger(__name__)

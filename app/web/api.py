@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import traceback
 
@@ -13,6 +14,7 @@ from app import metrics
 from app.chat.room import Room
 from app.config import Settings
 from app.exceptions import ChatError, Restarting, Unavailable
+from app.web.requests import Recent, is_current, query_of
 from app.web.responses import Error, ErrorDetail, Health, Ready, Stats, answer, refusal
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,16 @@ async def stats(request: Request) -> Response:
     """How many are here, and how much was ever said."""
     room: Room = request.app.state.room
     return answer(Stats(active_users=room.users, total_messages=room.total))
+
+
+async def history(request: Request) -> Response:
+    """What a newcomer would see. From memory, and mostly 304 for a page that asks every few seconds."""
+    room: Room = request.app.state.room
+    page = room.peek(query_of(request, Recent).limit)
+    headers = {"Cache-Control": "no-cache", "ETag": f'"{hashlib.sha256(page).hexdigest()[:32]}"'}
+    if is_current(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return Response(page, headers=headers, media_type="application/json")
 
 
 async def ready(request: Request) -> Response:

@@ -16,13 +16,13 @@ from app.exceptions import CloseCode, reconnects
 from app.web.requests import NewBan, NewMessage, RoomChange
 from app.web.responses import BanList, BanState, Error, Health, HiddenCount, Messages, Ready, Stats, StoredMessage
 from app.wire.client_frames import ClientFrame
-from app.wire.frames import RoomData, ServerFrame
+from app.wire.frames import HistoryPage, RoomData, ServerFrame
 
 Answers = dict[str, type[BaseModel] | None]  # by status; None for plain text
 
 
 class Operation(NamedTuple):
-    """One thing that the HTTP API does. `whose` token it takes, None for nobody's."""
+    """One thing that the HTTP API does. `whose` token it takes, of which one is enough; none for nobody's."""
 
     method: str
     path: str
@@ -31,7 +31,7 @@ class Operation(NamedTuple):
     answers: Answers
     body: type[BaseModel] | None = None
     query: tuple[str, ...] = ()
-    whose: str | None = "owner"
+    whose: tuple[str, ...] = ("owner",)
 
 
 DONE: Answers = dict.fromkeys(("401", "403", "422", "429", "503"), Error)
@@ -39,10 +39,14 @@ FOUND: Answers = {**DONE, "404": Error}
 SENT: Answers = {**DONE, "413": Error}
 METRICS: Answers = {"200": None, **dict.fromkeys(("401", "403", "404", "429"), Error)}
 OPERATIONS = (
-    Operation("get", "/health", "health", "Does the service work?", {"200": Health, "503": Health}, whose=None),
-    Operation("get", "/ready", "ready", "Can messages be stored?", {"200": Ready, "503": Error}, whose=None),
+    Operation("get", "/health", "health", "Does the service work?", {"200": Health, "503": Health}, whose=()),
+    Operation("get", "/ready", "ready", "Can messages be stored?", {"200": Ready, "503": Error}, whose=()),
     Operation("get", "/metrics", "metrics", "Figures for Prometheus", METRICS),
-    Operation("get", "/api/stats", "stats", "How busy is the room?", {"200": Stats}, whose=None),
+    Operation(
+        "get", "/api/history", "history", "What a newcomer would see", {"200": HistoryPage, "422": Error},
+        query=("recent",), whose=(),
+    ),
+    Operation("get", "/api/stats", "stats", "How busy is the room?", {"200": Stats}, whose=()),
     Operation(
         "post", "/api/messages", "postMessage", "Post as the owner",
         {"201": StoredMessage, "200": StoredMessage, **SENT, "409": Error, "410": Error}, NewMessage,
@@ -55,10 +59,13 @@ OPERATIONS = (
         "delete", "/api/messages", "hideMessages", "Hide all messages of one user", {"200": HiddenCount, **DONE},
         query=("username",),
     ),
-    Operation("delete", "/api/messages/{id}", "hideMessage", "Hide a message", {"200": HiddenCount, **FOUND}),
+    Operation(
+        "delete", "/api/messages/{id}", "hideMessage", "Hide a message: any as the owner, else one of your own",
+        {"200": HiddenCount, **FOUND}, whose=("owner", "visitor"),
+    ),
     Operation(
         "delete", "/api/messages/mine", "eraseMine", "Hide all of your own messages", {"200": HiddenCount, **DONE},
-        whose="visitor",
+        whose=("visitor",),
     ),
     Operation("get", "/api/bans", "getBans", "Who is banned?", {"200": BanList, **DONE}),
     Operation("put", "/api/bans/{username}", "ban", "Ban a user", {"200": BanState, **SENT}, NewBan),
@@ -73,6 +80,11 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "description": "The last `seq` seen: the oldest messages after it.",
     },
     "limit": {"schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}},
+    "recent": {
+        "name": "limit",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 1000},
+        "description": "How many of the newest messages; HISTORY_LIMIT at most, and when left out.",
+    },
     "last": {
         "schema": {"type": "integer", "minimum": 1, "maximum": 1000},
         "description": "How many of the newest messages, instead of `after` and `limit`.",
@@ -126,7 +138,7 @@ def _described(operation: Operation) -> dict[str, Any]:
         required = any(field.is_required() for field in operation.body.model_fields.values())
         described["requestBody"] = {"required": required, **_content(operation.body)}
     if operation.whose:
-        described["security"] = [{operation.whose: []}]
+        described["security"] = [{name: []} for name in operation.whose]
     return described
 
 

@@ -1,4 +1,4 @@
-"""The endpoints for the owner, and the one with which visitors delete their own messages.
+"""The endpoints for the owner, and those with which visitors delete their own messages.
 
 Each checks the token before it reads, looks up or answers anything else.
 """
@@ -67,11 +67,16 @@ class MessageEndpoint(HTTPEndpoint):
     """One message."""
 
     async def delete(self, request: Request) -> Response:
-        """Hides it."""
-        _owners(request)
-        hidden = await _moderation(request).delete("id", request.path_params["id"])
+        """Hides it, for the owner, and for the visitor who wrote it."""
+        room: Room = request.app.state.room
+        session = room.admission.authorize_deletion(handshake_of(request), bearer_of(request))
+        message_id = request.path_params["id"]
+        if session:
+            hidden = await room.moderation.delete_own(message_id, session)
+        else:
+            hidden = await room.moderation.delete("id", message_id)
         if not hidden:
-            raise NotFound("There is no message with this id, or it is hidden already.")
+            raise NotFound("There is no message with this id, or it is hidden already, or it is not yours.")
         return answer(HiddenCount(hidden=hidden))
 
 

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from app.web.documents import asyncapi_document, openapi_document
+from app.web.requests import is_current
 
 STATIC = Path(__file__).parent.parent / "static"
 REVALIDATE = {"Cache-Control": "no-cache"}
@@ -87,8 +88,7 @@ async def script(request: Request) -> Response:
     file = STATIC / request.url.path.rpartition("/")[2]
     plain, packed, etag = _script(file, file.stat().st_mtime_ns)
     headers = {**_SCRIPT_HEADERS, "ETag": etag}
-    known = re.findall(r'"[^"]*"|\*', request.headers.get("if-none-match", ""))
-    if "*" in known or etag.removeprefix("W/") in known:
+    if is_current(request, etag):
         return Response(status_code=304, headers=headers)
     if "gzip" in request.headers.get("accept-encoding", ""):
         return Response(packed, headers={**headers, "Content-Encoding": "gzip"}, media_type="text/javascript")

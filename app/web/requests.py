@@ -6,6 +6,7 @@ Knows nothing of what is done with it.
 from __future__ import annotations
 
 import logging
+import re
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -65,6 +66,12 @@ class Page(Query):
     last: Annotated[int, Field(ge=1, le=1000)] | None = None
 
 
+class Recent(Query):
+    """How many of the newest messages; as many as a newcomer sees when left out."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] | None = None
+
+
 class Whose(Query):
     """Whose messages."""
 
@@ -89,6 +96,12 @@ def bearer_of(request: Request) -> str | None:
     """The token that a request shows (RFC 6750, section 2.1)."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" and token.strip().isascii() else None
+
+
+def is_current(request: Request, etag: str) -> bool:
+    """Whether the client has this version already (If-None-Match, RFC 9110, section 13.1.2)."""
+    known = re.findall(r'"[^"]*"|\*', request.headers.get("if-none-match", ""))
+    return "*" in known or etag.removeprefix("W/") in known
 
 
 async def body_of(request: Request, model: type[Model]) -> Model:

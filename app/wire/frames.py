@@ -17,11 +17,15 @@ HISTORY_OVERHEAD = 100  # bytes of a history frame, beside its messages and the 
 
 
 class MessageData(BaseModel):
-    """A chat message. `content` is safe as HTML element content; `text` is there only where it differs."""
+    """A chat message. `content` is safe as HTML element content; `text` is there only where it differs.
+
+    `author` stands for the session that wrote it, and proves nothing.
+    """
 
     id: str
     seq: int
     username: str
+    author: str
     content: str
     timestamp: float
     text: str | None = None
@@ -56,7 +60,7 @@ class RoomData(BaseModel):
 class SessionData(RoomData):
     """Who the client is, and the state of the room. Intervals are seconds, lengths characters.
 
-    `token` proves this name on the next connection; the owner gets none.
+    `token` proves this name on the next connection; the owner gets none. `author` is in the client's own messages.
     """
 
     username: str
@@ -67,6 +71,7 @@ class SessionData(RoomData):
     heartbeat_interval: float
     heartbeat_timeout: float
     max_message_length: int
+    author: str
 
 
 class SessionFrame(BaseModel):
@@ -74,6 +79,15 @@ class SessionFrame(BaseModel):
 
     type: Literal["session"] = "session"
     data: SessionData
+
+
+class HistoryPage(RoomData):
+    """The newest messages, oldest first, and the state of the room: what anybody would see on joining."""
+
+    data: list[MessageData]
+    epoch: str
+    seq: int
+    active_users: int
 
 
 class UserCountData(BaseModel):
@@ -167,12 +181,13 @@ def encode(frame: BaseModel) -> bytes:
     return frame.__pydantic_serializer__.to_json(frame, exclude_none=True)
 
 
-def encode_data(message: Message) -> bytes:
+def encode_data(message: Message, author: str) -> bytes:
     """Encodes the `data` of a message frame once, for the live frame and for every history it will be in."""
     data = MessageData.model_construct(
         id=message.id,
         seq=message.seq,
         username=message.username,
+        author=author,
         content=message.content,
         timestamp=message.timestamp,
         text=message.text if message.text != message.content else None,
@@ -193,6 +208,12 @@ def history_frame(messages: Iterable[bytes], hidden: Sequence[str] | None = None
     return b'{"type":"history","data":[' + b",".join(messages) + tail
 
 
+def history_page(messages: Iterable[bytes], room: RoomData, epoch: str, seq: int, active_users: int) -> bytes:
+    """Makes a HistoryPage of encoded data."""
+    page = HistoryPage.model_construct(data=[], epoch=epoch, seq=seq, active_users=active_users, **room.model_dump())
+    return b'{"data":[%b],' % b",".join(messages) + page.model_dump_json(exclude={"data"}).encode()[1:]
+
+
 def hidden_frame(message_id: str, nonce: str | None = None) -> bytes:
     """Makes a HiddenFrame."""
     return encode(HiddenFrame(data=HiddenData(id=message_id, nonce=nonce)))
@@ -203,13 +224,6 @@ def error_frame(error: ChatError, nonce: str | None = None) -> bytes:
     metrics.refusals.inc(error.code)
     data = ErrorData(code=error.code, nonce=nonce, retry_after=error.retry_after)
     return encode(ErrorFrame(message=str(error), data=data))
-
-
-def answer_frame(answer: Message | ChatError, nonce: str | None) -> bytes:
-    """Makes the answer to a post that was not newly stored: an error, the message as stored before, or `hidden`."""
-    if isinstance(answer, ChatError):
-        return error_frame(answer, nonce)
-    return hidden_frame(answer.id, nonce) if answer.deleted else message_frame(encode_data(answer))
 
 
 class PreparedFrames:

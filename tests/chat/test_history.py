@@ -22,7 +22,7 @@ def message(seq: int, size: int = 1) -> Message:
 
 
 def add(kept: History, *seqs: int, size: int = 1) -> None:
-    kept.add((message(seq, size), frames.encode_data(message(seq, size))) for seq in seqs)
+    kept.add((message(seq, size), frames.encode_data(message(seq, size), "author")) for seq in seqs)
 
 
 def shown(kept: History, since: object = None) -> tuple[bool, list[int], list[str] | None]:
@@ -95,7 +95,7 @@ def happen(kept: History, model: Model, what: str, how: Any) -> None:
         if gap := kept.gap():
             before, room = gap
             older = [message(seq) for seq in reversed(model.left(0)) if seq < before][:room]
-            kept.fill([(each, frames.encode_data(each)) for each in older])
+            kept.fill([(each, frames.encode_data(each, "author")) for each in older])
     else:
         model.pruned = max(model.pruned, min(how, model.seq))
         kept.prune(model.pruned)
@@ -158,7 +158,7 @@ def test_history_that_was_filled_up_promises_no_more_than_before() -> None:
     add(kept, 4, 5, 6)
     kept.delete([Deletion(5, "id-5", 6), Deletion(6, "id-6", 6)])  # with which it forgets what was deleted at 3
     assert kept.gap() == (7, 2)
-    kept.fill([(message(seq), frames.encode_data(message(seq))) for seq in (4, 3)])
+    kept.fill([(message(seq), frames.encode_data(message(seq), "author")) for seq in (4, 3)])
     assert shown(kept) == (False, [3, 4], None)
     add(kept, 7)
     assert shown(kept, 3) == (False, [4, 7], None)

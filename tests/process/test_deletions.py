@@ -107,6 +107,42 @@ async def test_all_of_a_user_in_any_case_and_mine_after_coming_back(server: Runn
     assert [data["text"] for data in page(server)] == ["m1", "c1"]
 
 
+async def test_visitor_deletes_a_message_of_one_s_own_and_no_other(server: RunningServer) -> None:
+    async with visit(server, "ada") as ada, visit(server, "bob") as bob:
+        (own,), (other,) = await say(ada, "own"), await say(bob, "other")
+        token = ada.session["token"]
+        assert fault(ask(server, "DELETE", f"/api/messages/{other['id']}", token=token))[:2] == (404, "not_found")
+        assert fault(ask(server, "DELETE", f"/api/messages/{uuid.uuid4()}", token=token))[:2] == (404, "not_found")
+        assert done(ask(server, "DELETE", f"/api/messages/{own['id']}", token=token)) == {"hidden": 1}
+        await until(lambda: bob.datas("hidden") == [{"id": own["id"]}])
+        assert fault(ask(server, "DELETE", f"/api/messages/{own['id']}", token=token))[0] == 404
+        assert fault(ask(server, "DELETE", f"/api/messages/{own['id']}", token=f"{token[:-3]}xxx"))[0] == 401
+    assert [data["text"] for data in page(server)] == ["other"]
+
+
+async def test_deleting_one_s_own_is_limited(server: RunningServer) -> None:
+    here = {"X-Forwarded-For": "203.0.113.8"}
+    token = (await session(server, "ada", additional_headers=here))["token"]
+    with lines(server) as every:
+        headers = {"Authorization": f"Bearer {token}", **here}
+        answers = [every[0].request("DELETE", f"/api/messages/{uuid.uuid4()}", headers=headers) for _ in range(21)]
+    assert [answer.status_code for answer in answers] == [404] * 20 + [429]
+
+
+async def test_author_is_of_the_session_on_every_worker(server: RunningServer) -> None:
+    async with visit(server, "ada") as ada, everywhere(server) as guests:
+        (first,) = await say(ada, "one")
+        authors = [visitor.session["author"] for visitor in (ada, *guests)]
+        assert len(set(authors)) == len(authors)
+        assert (first["author"], len(first["author"])) == (ada.session["author"], 12)
+        await until(lambda: all(visitor.datas("message") for visitor in guests))
+        assert {visitor.datas("message")[0]["author"] for visitor in guests} == {first["author"]}
+        token = ada.session["token"]
+    async with visit(server, "ada", token) as again:
+        assert again.session["author"] == again.frames[0]["data"][0]["author"] == first["author"]
+    assert token.split(".")[2] not in first["author"]
+
+
 async def test_mine_is_limited_and_a_name_is_not_enough(server: RunningServer) -> None:
     """Who takes a name that has become free is not who had it."""
     here = {"X-Forwarded-For": "203.0.113.7"}

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from starlette.testclient import TestClient
+from starlette.testclient import TestClient, WebSocketTestSession
 
 from app.chat.room import Room
+from app.wire.frames import HistoryPage
 
 NewClient = Callable[..., TestClient]
-PAGES = ["/", "/widget.js", "/docs", "/openapi.json", "/asyncapi.json", "/health", "/api/stats"]
+PAGES = ["/", "/widget.js", "/docs", "/openapi.json", "/asyncapi.json", "/health", "/api/stats", "/api/history"]
 ORIGIN = "https://site.example"
 
 
@@ -57,6 +58,63 @@ def test_stats_count_users_and_messages(client: NewClient) -> None:
             pass
         assert served.get("/api/stats").json() == {"active_users": 2, "total_messages": 1}
     assert served.get("/api/stats").json() == {"active_users": 0, "total_messages": 1}
+
+
+def say(socket: WebSocketTestSession, content: str) -> dict[str, Any]:
+    """The data of the message as it came back."""
+    socket.send_json({"type": "message", "content": content})
+    while (frame := socket.receive_json())["type"] != "message":
+        pass
+    data: dict[str, Any] = frame["data"]
+    return data
+
+
+def test_history_shows_what_a_newcomer_sees(client: NewClient) -> None:
+    served = client()
+    with served.websocket_connect("/ws/chat?username=ada") as ada:
+        said = [say(ada, "one"), say(ada, "two <b>")]
+        page = served.get("/api/history").json()
+        with served.websocket_connect("/ws/chat?username=bob") as bob:
+            assert bob.receive_json()["data"] == page["data"] == said
+            session = bob.receive_json()["data"]
+    assert {name: page[name] for name in ("epoch", "seq", "owner_online", "paused", "slow_mode")} == {
+        name: session[name] for name in ("epoch", "seq", "owner_online", "paused", "slow_mode")
+    }
+    assert page["active_users"] == 1
+    HistoryPage.model_validate(page)
+
+
+def test_history_of_an_empty_room(client: NewClient) -> None:
+    page = client().get("/api/history").json()
+    assert (page["data"], page["seq"], page["active_users"]) == ([], 0, 0)
+
+
+@pytest.mark.parametrize(("limit", "texts"), [(1, ["three"]), (2, ["two", "three"]), (1000, ["two", "three"])])
+def test_history_has_the_newest_messages_and_no_more_than_a_newcomer_sees(
+    client: NewClient, limit: int, texts: list[str]
+) -> None:
+    served = client(history_limit=2)
+    with served.websocket_connect("/ws/chat?username=ada") as ada:
+        for text in ("one", "two", "three"):
+            say(ada, text)
+    assert [data["content"] for data in served.get(f"/api/history?limit={limit}").json()["data"]] == texts
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "since=3"])
+def test_history_refuses_what_it_does_not_know(client: NewClient, query: str) -> None:
+    answer = client().get(f"/api/history?{query}")
+    assert (answer.status_code, answer.json()["error"]["field"]) == (422, query.partition("=")[0])
+
+
+def test_history_that_has_not_changed_is_304(client: NewClient) -> None:
+    served = client()
+    first = served.get("/api/history")
+    assert first.headers["cache-control"] == "no-cache"
+    again = served.get("/api/history", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+    with served.websocket_connect("/ws/chat?username=ada") as ada:
+        say(ada, "news")
+    assert served.get("/api/history", headers={"If-None-Match": first.headers["etag"]}).status_code == 200
 
 
 @pytest.mark.parametrize("path", PAGES)

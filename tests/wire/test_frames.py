@@ -164,12 +164,20 @@ def test_error_frame_says_what_and_why() -> None:
 
 
 def test_message_data_holds_only_what_it_needs() -> None:
-    plain, full = (json.loads(frames.encode_data(message)) for message in MESSAGES)
-    assert plain == {"id": "1", "seq": 1, "username": "ada", "content": "Hello", "timestamp": 1.5}
+    plain, full = (json.loads(frames.encode_data(message, "author")) for message in MESSAGES)
+    assert plain == {
+        "id": "1",
+        "seq": 1,
+        "username": "ada",
+        "author": "author",
+        "content": "Hello",
+        "timestamp": 1.5,
+    }
     assert full == {
         "id": "2",
         "seq": 2**53,
         "username": "ada",
+        "author": "author",
         "content": 'a &lt; b\n"é🎉',
         "timestamp": 1e9 + 0.1,
         "text": 'a < b\n"é🎉',
@@ -180,14 +188,14 @@ def test_message_data_holds_only_what_it_needs() -> None:
 
 @pytest.mark.parametrize("message", MESSAGES)
 def test_message_frame_equals_its_model(message: Message) -> None:
-    raw = frames.message_frame(frames.encode_data(message))
+    raw = frames.message_frame(frames.encode_data(message, "author"))
     assert frames.encode(MessageFrame.model_validate_json(raw)) == raw
 
 
 @pytest.mark.parametrize("messages", [[], MESSAGES[:1], MESSAGES])
 @pytest.mark.parametrize("hidden", [None, [], ["a", "b"]])
 def test_history_frame_equals_its_model(messages: list[Message], hidden: list[str] | None) -> None:
-    raw = frames.history_frame([frames.encode_data(message) for message in messages], hidden)
+    raw = frames.history_frame([frames.encode_data(message, "author") for message in messages], hidden)
     frame = HistoryFrame.model_validate_json(raw)
     assert frames.encode(frame) == raw
     assert (len(frame.data), frame.recovered, frame.hidden) == (len(messages), hidden is not None, hidden)
