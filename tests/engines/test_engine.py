@@ -32,7 +32,7 @@ async def room(request: pytest.FixtureRequest, tmp_path: Path, timing: EngineTim
     room = await Recorder(make_store(request.param, request, tmp_path), timing).start()
     yield room
     room.store.flowing.set()
-    await room.engine.stop()
+    await room.stop()
 
 
 async def test_new_store_is_empty_and_healthy(room: Recorder) -> None:
@@ -109,11 +109,11 @@ async def test_answer_waits_until_everything_before_it_is_delivered(room: Record
 
 async def test_stop_stores_and_delivers_accepted_drafts(room: Recorder) -> None:
     room.publish(*[draft(f"{number}") for number in range(300)])
-    await room.engine.stop()
+    await room.stop()
     assert room.seqs == list(range(1, 301))
     with pytest.raises(Unavailable):
         room.publish(draft("late"))
-    await room.engine.stop()
+    await room.stop()
 
 
 async def test_flush_waits_for_accepted_drafts(room: Recorder) -> None:
@@ -198,7 +198,7 @@ async def test_stop_does_not_wait_for_ever_for_a_store_that_hangs() -> None:
     room.store.flowing.clear()
     room.publish(draft("one"))
     async with asyncio.timeout(5):
-        await room.engine.stop()
+        await room.stop()
     assert room.refusals == [Unavailable]
 
 

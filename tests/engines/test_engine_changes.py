@@ -34,7 +34,7 @@ async def room(request: pytest.FixtureRequest, tmp_path: Path, timing: EngineTim
     room = await Recorder(make_store(request.param, request, tmp_path), timing).start()
     yield room
     room.store.flowing.set()
-    await room.engine.stop()
+    await room.stop()
 
 
 async def test_page_has_the_oldest_messages_and_a_search_the_newest(room: Recorder) -> None:
@@ -188,7 +188,7 @@ async def test_too_many_changes_at_once_are_refused(room: Recorder) -> None:
 async def test_stop_waits_for_a_change_and_refuses_the_next(room: Recorder) -> None:
     change = asyncio.create_task(room.replace_rules("", "the last"))
     await asyncio.sleep(0)
-    await room.engine.stop()
+    await room.stop()
     assert await change
     with pytest.raises(StoreError):
         await room.prune(1)

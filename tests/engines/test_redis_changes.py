@@ -32,7 +32,7 @@ async def worker(redis_url: str) -> AsyncIterator[Start]:
 
     yield start
     for one in workers:
-        await one.engine.stop()
+        await one.stop()
 
 
 async def test_message_that_was_deleted_before_its_worker_delivered_it_is_answered(

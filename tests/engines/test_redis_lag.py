@@ -86,7 +86,7 @@ async def worker(redis_url: str) -> AsyncIterator[Start]:
 
     yield start
     for one in started:
-        await one.engine.stop()
+        await one.stop()
 
 
 @pytest.fixture

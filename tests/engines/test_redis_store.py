@@ -33,7 +33,7 @@ async def worker(redis_url: str) -> AsyncIterator[Start]:
 
     yield start
     for one in workers:
-        await one.engine.stop()
+        await one.stop()
 
 
 async def test_all_workers_deliver_the_same_in_the_same_order(worker: Start) -> None:

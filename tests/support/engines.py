@@ -104,6 +104,11 @@ class Recorder:
         self.engine.start(self)
         return self
 
+    async def stop(self) -> None:
+        """Stops the engine. Closes the store, too, where the engine gave that up because something took too long."""
+        await self.engine.stop()
+        await self.store.close()
+
     async def on_messages(self, messages: Sequence[Message]) -> None:
         if not self.flowing.is_set():
             self.busy.set()
