@@ -46,7 +46,9 @@ class Visited:
         self.admission.check_rate(connection)
         self.admission.on_accepted(session)
         self.admission.on_stored([Message("id", session.id, name, "x", "x", 0.0, seq=1)])
-        self.admission.authorize_erasure(handshake, self.credentials.issue(name, session.id))
+        token = self.credentials.issue(name, session.id)
+        self.admission.authorize_erasure(handshake, token)
+        self.admission.authorize_deletion(handshake, token)
         with contextlib.suppress(ChatError):
             self.admission.authorize(handshake, "a wrong token")
         self.registry.remove(connection)
@@ -67,6 +69,7 @@ TABLES = {
     "_joins": WINDOW,
     "_wrong_tokens": WRONG_TOKENS_WINDOW,
     "_erasures": ERASURES_WINDOW,
+    "_own_deletions": ERASURES_WINDOW,
     "_slow_accepted": SLOW_MODE,
     "_slow_stored": SLOW_MODE,
 }

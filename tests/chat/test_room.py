@@ -33,6 +33,7 @@ async def test_newcomer_gets_history_session_and_user_count_first(start_chat: St
     assert [frame["type"] for frame in ada.sender.frames] == ["history", "session", "user_count"]
     assert (ada.history["recovered"], ada.seqs) == (False, [1, 2])
     assert ada.sender.frames[1]["data"].pop("token").startswith("s1.ada.")
+    assert len(ada.sender.frames[1]["data"].pop("author")) == 12
     assert ada.sender.frames[1]["data"] == {
         "username": "ada",
         "role": "visitor",
@@ -59,7 +60,7 @@ async def test_message_comes_to_everyone_the_sender_included(start_chat: StartCh
     assert (data["seq"], data["username"], data["content"], data["text"]) == (1, "ada", "a &lt; b", "a < b")
     assert (data["nonce"], set(data)) == (
         "n-1",
-        {"id", "seq", "username", "content", "text", "timestamp", "nonce"},
+        {"id", "seq", "username", "author", "content", "text", "timestamp", "nonce"},
     )
     assert chat.join("eve").history["data"] == [data]
     assert chat.room.total == 1
