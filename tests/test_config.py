@@ -182,7 +182,7 @@ def test_values_that_do_not_fit_together_name_both_variables(
     assert all(name in told for name in names.split())
 
 
-def test_every_fault_is_told_at_once_and_on_its_own_line(env_file: Path) -> None:
+def test_all_faults_are_listed_each_on_its_own_line(env_file: Path) -> None:
     told = fault(env_file, PORT="x", DEBUG="x", LOG_LEVEL="x", CORS_ORIGINS="x,y")
     assert sorted(line.partition(":")[0] for line in told.splitlines()) == [
         "CORS_ORIGINS",

@@ -128,7 +128,7 @@ def test_dialogs_are_for_everyone(visit: Visit, address: str, axe: str, name: st
     anna.page.get_by_role("button", name="Ban spam").click()
     look("ban")
     press(anna, "Ban")
-    anna.is_told("is banned.")
+    anna.reads("is banned.")
     press(anna, "The room")
     anna.page.get_by_label("Slow mode").select_option("30 s between messages")
     press(anna, "Pause the room")

@@ -74,7 +74,7 @@ def test_ban_without_hiding_says_so(visit: Visit, address: str) -> None:
     anna.page.get_by_label("Hide all messages of bob").check()
     press(anna, "Ban")
     expect(anna.find("ask .error")).to_contain_text("bob is banned, but the messages are still there.")
-    bob.is_told("You are banned from this chat.")
+    bob.reads("You are banned from this chat.")
     anna.page.unroute("**/api/messages?*")
     press(anna, "Ban")
     anna.sees()
@@ -125,7 +125,7 @@ def test_what_is_cancelled_while_the_server_is_slow(visit: Visit, address: str) 
     anna.page.keyboard.press("Escape")
     expect(dialog(anna)).to_have_count(0)
     next_of(held, anna.page).fulfill(status=503, json={"error": {"code": "unavailable", "message": "Not now."}})
-    anna.is_told("Not now.")
+    anna.reads("Not now.")
 
 
 def test_form_is_asked_for_once(visit: Visit, address: str) -> None:
@@ -142,7 +142,7 @@ def test_form_is_asked_for_once(visit: Visit, address: str) -> None:
     expect(anna.page.get_by_role("button", name="The room")).to_have_count(1)
 
 
-def test_room_is_governed_without_a_connection(visit: Visit, server: RunningServer, address: str) -> None:
+def test_room_is_paused_without_a_connection(visit: Visit, server: RunningServer, address: str) -> None:
     anna = visit(address)
     sign_in(anna)
     anna.page.evaluate("() => { window.WebSocket = class { close() {} } }")

@@ -26,7 +26,7 @@ def test_owner_hides_a_message(visit: Visit, address: str) -> None:
     bob.sees("And that")
     for visitor in (anna, bob):
         expect(visitor.page.locator(".follows")).to_have_count(0)
-    anna.is_told("The message is hidden.")
+    anna.reads("The message is hidden.")
     expect(anna.find("message .name")).to_have_text("bob")
     expect(anna.page.get_by_role("button", name="Hide the message of bob")).to_be_focused()
 
@@ -42,12 +42,12 @@ def test_owner_bans(visit: Visit, server: RunningServer, address: str, hide_all:
     if hide_all:
         anna.page.get_by_label("Hide all messages of bob").check()
     press(anna, "Ban")
-    bob.is_told("You are banned from this chat.")
-    anna.is_told("bob is banned.")
+    bob.reads("You are banned from this chat.")
+    anna.reads("bob is banned.")
     anna.sees(*([] if hide_all else ["Buy this", "And that"]), "No")
     expect(anna.find("count")).to_have_text("1 here", timeout=10_000)
     bob.page.reload()
-    bob.is_told("You are banned from this chat.")
+    bob.reads("You are banned from this chat.")
     expect(anna.page.get_by_role("button", name="Ban owner")).to_have_count(0)
     press(anna, "The room")
     expect(anna.find("banned")).to_contain_text("bobuntil ")
@@ -133,14 +133,14 @@ def test_end_of_slow_mode_lets_waiting_posts_go(visit: Visit, address: str) -> N
     bob.sees("one", "two", "three")
 
 
-def test_address_that_was_not_banned_is_told(visit: Visit, address: str) -> None:
+def test_ban_says_when_the_address_could_not_be_banned(visit: Visit, address: str) -> None:
     bob, anna = visit(address, "bob"), visit(address)
     bob.say("Buy this")
     sign_in(anna).sees("Buy this")
     press(anna, "Ban bob")
     anna.page.get_by_label("Their address, too").check()
     press(anna, "Ban")
-    anna.is_told("bob is banned, but not the address")
+    anna.reads("bob is banned, but not the address")
 
 
 def test_focus_goes_on_where_a_message_was_hidden(visit: Visit, address: str) -> None:

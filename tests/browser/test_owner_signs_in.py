@@ -167,7 +167,7 @@ def test_connection_comes_back_as_the_owner_s(visit: Visit, server: RunningServe
     sign_in(anna).say("before")
     bob.sees("before")
     server.kill()
-    anna.is_told("Trying again")
+    anna.reads("Trying again")
     anna.say("meanwhile")
     server.start()
     for visitor in (anna, bob):

@@ -22,16 +22,16 @@ def test_server_is_killed_and_nothing_is_lost_or_doubled(start: Start, visit: Vi
     ada.say("before")
     bob.sees("before")
     server.kill()
-    ada.is_told("The connection is lost. Trying again in")
+    ada.reads("The connection is lost. Trying again in")
     ada.say("one", "two")
-    bob.is_told("Trying again")
+    bob.reads("Trying again")
     expect(ada.page.locator(".waiting .time").first).to_have_text("Sending…")
     server.start()
     for visitor in (ada, bob):
         visitor.sees("before", "one", "two")
     assert server.stats()["total_messages"] == 3
     server.terminate()
-    ada.is_told("Trying again")
+    ada.reads("Trying again")
     server.start()
     ada.say("three")
     for visitor in (ada, bob):
@@ -58,7 +58,7 @@ def test_wifi_goes_and_comes(start: Start, visit: Visit) -> None:
     ada, bob = visit(address, "ada"), visit(address, "bob")
     ada.page.context.set_offline(True)
     server.kill()  # a browser's emulation leaves open connections alone
-    ada.is_told("You are offline.")
+    ada.reads("You are offline.")
     ada.say("from the tunnel")
     server.start()
     bob.say("meanwhile")
@@ -99,7 +99,7 @@ def test_full_room(start: Start, visit: Visit) -> None:
     bob = visit(address)
     bob.find("join .input").fill("bob")
     bob.find("join .go").click()
-    bob.is_told("The room is full. Trying again in")
+    bob.reads("The room is full. Trying again in")
     ada.page.close()
     bob.line.wait_for(timeout=15_000)
 
@@ -117,7 +117,7 @@ def test_stops_where_the_close_code_says_so(visit: Visit, site: NewSite, room: N
     chat = room(play)
     ada = visit(site(CHAT.format(chat.origin)).origin, "ada", script=HASTE)
     ada.say("bye")
-    ada.is_told(words)
+    ada.reads(words)
     expect(ada.find("failed .state")).to_contain_text(words)
     ada.page.evaluate("dispatchEvent(new Event('online'))")
     ada.page.wait_for_timeout(40)  # it would come back at once
@@ -141,7 +141,7 @@ def test_says_why_it_waits_and_how_long(visit: Visit, site: NewSite, room: NewRo
     slowly = "Math.random = () => 0.99"
     ada = visit(site(CHAT.format(room(play).origin)).origin, "ada", script=slowly)
     ada.say("bye")
-    ada.is_told(words)
+    ada.reads(words)
 
 
 def test_banned(visit: Visit, site: NewSite, room: NewRoom) -> None:
@@ -149,7 +149,7 @@ def test_banned(visit: Visit, site: NewSite, room: NewRoom) -> None:
     ada = visit(site(CHAT.format(chat.origin)).origin, script=HASTE)
     ada.find("join .input").fill("ada")
     ada.find("join .go").click()
-    ada.is_told("You are banned from this chat.")
+    ada.reads("You are banned from this chat.")
     ada.page.wait_for_timeout(40)  # it would come back at once
     assert len(chat.visits) == 1
 
@@ -221,7 +221,7 @@ def test_ping_is_answered_and_waking_asks_for_a_sign_of_life(visit: Visit, site:
     assert heard == ["pong", "ping"]
 
 
-def test_general_trouble_is_told_until_messages_come_again(visit: Visit, site: NewSite, room: NewRoom) -> None:
+def test_outage_is_shown_until_messages_come_again(visit: Visit, site: NewSite, room: NewRoom) -> None:
     def play(room: ScriptedRoom, connection: Connection) -> None:
         room.welcome(connection)
         connection.send("error", {"code": "unavailable"}, message="Not now.")
@@ -230,7 +230,7 @@ def test_general_trouble_is_told_until_messages_come_again(visit: Visit, site: N
         connection.stay()
 
     ada = visit(site(CHAT.format(room(play).origin)).origin, "ada")
-    ada.is_told("Nothing can be sent or received for now.")
+    ada.reads("Nothing can be sent or received for now.")
     ada.say("go on")
     expect(ada.page.locator(".text").first).to_have_text("well again")
     expect(ada.page.locator("portfolio-chat .status")).to_be_empty()

@@ -179,7 +179,7 @@ def test_hidden_page_forgets_that_it_was_to_try_again(
     chat = room(play)
     ada = visit(site(CHAT.format(chat.origin)).origin, "ada", script=HASTE + leave_when_waiting)
     ada.say("bye")
-    ada.is_told("The server restarts.")
+    ada.reads("The server restarts.")
     ada.page.wait_for_timeout(40)  # it would have tried again after 10 ms
     assert len(chat.visits) == 1
     dispatch(ada, show)
@@ -195,12 +195,12 @@ def test_connection_that_was_ended_stays_ended(
     ada.find("button").click()
     ada.find("join .input").fill("ada")
     ada.find("join .go").click()
-    ada.is_told("You are banned from this chat.")
+    ada.reads("You are banned from this chat.")
     dispatch(ada, hide)
     dispatch(ada, show)
     ada.page.wait_for_timeout(40)  # it would come back at once
     assert len(chat.visits) == 1
-    ada.is_told("You are banned from this chat.")
+    ada.reads("You are banned from this chat.")
 
 
 @by_events

@@ -152,7 +152,7 @@ def test_banned_while_here(visit: Visit, site: NewSite, room: NewRoom) -> None:
     chat = room(play)
     ada = visit(site(CHAT.format(chat.origin)).origin, "ada", script=HASTE)
     ada.say("Hello")
-    ada.is_told("You are banned from this chat.")
+    ada.reads("You are banned from this chat.")
     expect(ada.page.locator("portfolio-chat .rule")).to_be_empty()
     expect(ada.find("failed .state")).to_contain_text("You are banned from this chat.")
     ada.page.evaluate("dispatchEvent(new Event('online'))")

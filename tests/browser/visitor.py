@@ -29,10 +29,10 @@ class Visitor:
         page.add_init_script(WATCH)
         page.on("pageerror", lambda error: self.troubles.append(str(error)))
         page.on("dialog", self._dialog)
-        page.on("console", self._heard)
+        page.on("console", self._on_console)
         page.goto(address)
 
-    def _heard(self, said: ConsoleMessage) -> None:
+    def _on_console(self, said: ConsoleMessage) -> None:
         if said.type == "error" and not any(part in said.text for part in NETWORK):
             self.troubles.append(said.text)
 
@@ -72,7 +72,7 @@ class Visitor:
         expect(self.page.locator("portfolio-chat .message .text")).to_have_text(list(texts), timeout=10_000)
         expect(self.page.locator("portfolio-chat .waiting")).to_have_count(0, timeout=10_000)
 
-    def is_told(self, text: str) -> None:
+    def reads(self, text: str) -> None:
         """Waits until the status line says so."""
         expect(self.find("status")).to_contain_text(text, timeout=10_000)
 

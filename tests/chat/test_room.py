@@ -442,7 +442,7 @@ async def test_newcomer_after_a_reset_gets_the_other_store_s_history(start_chat:
     assert chat.join("bob", epoch=chat.opened.epoch, since=3).seqs == [8, 9]
 
 
-async def test_everybody_is_told_of_an_outage_at_once(start_chat: StartChat) -> None:
+async def test_outage_is_announced_to_everybody_at_once(start_chat: StartChat) -> None:
     chat = await start_chat()
     visitors = [chat.join("ada"), chat.join("bob")]
     chat.room.on_outage()

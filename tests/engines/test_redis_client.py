@@ -103,7 +103,7 @@ async def test_connections_that_cannot_be_closed_are_all_given_up(
     assert len(closed) == 2
 
 
-async def test_what_redis_refuses_is_told_without_advice(client: RedisClient) -> None:
+async def test_refusal_by_redis_is_logged_without_advice(client: RedisClient) -> None:
     async def refuse() -> Any:
         raise ResponseError("OOM command not allowed")
 

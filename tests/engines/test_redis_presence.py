@@ -86,7 +86,7 @@ async def test_what_was_said_before_the_owner_came_or_left_needs_no_notification
     assert answers == [(0.0, 1), (0.0, 2), (0.0, 2)]
 
 
-async def test_owner_who_leaves_as_a_visitor_returns_is_told_to_the_other_workers(worker: Start) -> None:
+async def test_owner_who_leaves_as_a_visitor_returns_leaves_on_the_other_workers(worker: Start) -> None:
     """The number of users stays, and nobody is announced: a visitor returns within a moment."""
     one, two = await worker(leave_delay=60.0), await worker(leave_delay=60.0)
     owner = await one.come("owner")

@@ -182,7 +182,7 @@ async def test_worker_that_missed_pruned_messages_starts_anew(worker: Start, mon
     assert two.epoch == one.epoch
 
 
-async def test_outage_is_told_once_and_found_out_to_be_over(worker: Start, redis: RunningRedis) -> None:
+async def test_outage_is_logged_once_and_so_is_its_end(worker: Start, redis: RunningRedis) -> None:
     one = await worker(redis.url, timing=EngineTiming(store_timeout=0.1))
     redis.kill()
     await until(lambda: one.outages == 1 and not one.healthy())

@@ -188,7 +188,7 @@ asyncio.run(main())
     assert process.returncode == 0
 
 
-async def test_loop_that_has_ended_is_not_told() -> None:
+async def test_ended_loop_is_not_called() -> None:
     async with Receiver("never") as receiver:
         done = threading.Event()
 

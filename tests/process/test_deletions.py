@@ -42,7 +42,7 @@ def order(visitor: Visitor) -> list[str]:
     return [("-" if frame["type"] == "hidden" else "") + frame["data"]["id"] for frame in found]
 
 
-async def test_hidden_is_told_once_to_all_on_all_workers_in_order_with_messages(server: RunningServer) -> None:
+async def test_deletion_reaches_everybody_once_and_in_order_with_messages(server: RunningServer) -> None:
     async with visit(server, "ada") as ada, everywhere(server) as guests:
         (first, second) = await say(ada, "one", "two")
         hide(server, first)

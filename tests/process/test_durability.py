@@ -115,7 +115,7 @@ async def test_a_returning_client_gets_exactly_what_it_missed(start: Start, how:
         assert frame["data"] == everything
 
 
-async def test_whoever_is_here_when_the_server_stops_is_told_to_come_back(start: Start) -> None:
+async def test_everybody_is_asked_to_come_back_when_the_server_stops(start: Start) -> None:
     server = start()
     frames: list[dict[str, Any]] = []
     async with server.connect("ada") as ada:

@@ -52,7 +52,7 @@ async def test_one_notice_at_once_and_one_for_all_that_came_in_the_quiet_time(
         assert (second["text"], second["count"], second["username"]) == (last["content"], 3, last["username"])
 
 
-async def test_owner_who_is_here_or_came_meanwhile_is_not_told(start: Start, engine: dict[str, str]) -> None:
+async def test_owner_who_is_here_or_came_meanwhile_is_not_notified(start: Start, engine: dict[str, str]) -> None:
     async with Receiver() as receiver:
         server = start(NOTIFY_URL=receiver.url(), NOTIFY_QUIET="1", OWNER_TOKEN=TOKEN, **engine)
         await write(server, "one")

@@ -47,7 +47,7 @@ BAD: list[tuple[str, str, object, str | None]] = [
 ]
 
 
-def test_what_is_wrong_is_told_by_its_field(refusing: RunningServer) -> None:
+def test_refusal_names_the_field(refusing: RunningServer) -> None:
     before = page(refusing), done(ask(refusing, "GET", "/api/bans"))
     wrong = [
         (method, path, body, field)
@@ -59,7 +59,7 @@ def test_what_is_wrong_is_told_by_its_field(refusing: RunningServer) -> None:
     assert "Traceback" not in refusing.log()
 
 
-def test_fault_is_told_without_what_was_sent(refusing: RunningServer) -> None:
+def test_refusal_does_not_quote_what_was_sent(refusing: RunningServer) -> None:
     for body, words in (
         (b'{"content": "two\nlines"}', "The body is not JSON."),
         (b"[]", "The body must be a JSON object."),

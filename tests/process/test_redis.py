@@ -74,7 +74,7 @@ async def test_name_wanted_on_all_workers_at_once_is_given_once(start: Start, re
         assert agree(servers, 1, 0)
 
 
-async def test_join_and_leave_are_told_once_to_everybody(start: Start, redis: RunningRedis) -> None:
+async def test_join_and_leave_reach_everybody_once(start: Start, redis: RunningRedis) -> None:
     a, b = start_workers(start, redis)
     async with visit(a, "ada") as ada, visit(b, "bob") as bob:
         async with visit(a, "cyd") as cyd:
