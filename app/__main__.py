@@ -1,4 +1,5 @@
-"""`python -m app`: the service on uvicorn, with settings from the environment and `.env`; `export` and `wipe`."""
+"""`python -m app`: the service on uvicorn, with settings from the environment and `.env`; and what is done with
+the store from the command line."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import errno
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import uvicorn.config
@@ -23,11 +25,15 @@ WIPE = "This deletes the room for good: messages, bans, and the key of the token
 
 
 def main() -> None:
-    """Serves until SIGTERM or SIGINT, or exports or wipes what is stored. Exits with one sentence when it can't."""
+    """Serves until SIGTERM or SIGINT, or runs a command on the store. Exits with one sentence when it can't."""
     parser = argparse.ArgumentParser(prog="python -m app", description="Serves the chat. Settings: see .env.example.")
     parser.add_argument("--reload", action="store_true", help="start again whenever the code changes")
     parser.add_argument("--workers", metavar="N", help="how many processes, whatever WORKERS says; needs Redis")
-    commands = parser.add_subparsers(dest="command", metavar="[export | wipe]")
+    commands = parser.add_subparsers(dest="command", metavar="[backup | restore | export | wipe]")
+    backup = commands.add_parser("backup", help="write a whole copy into a new file; the server may run")
+    backup.add_argument("file", type=Path)
+    restoring = commands.add_parser("restore", help="put a copy in the place of the room, with the server stopped")
+    restoring.add_argument("file", type=Path)
     commands.add_parser("export", help="write all messages to standard output, as JSON lines; the server may run")
     wiping = commands.add_parser("wipe", help="delete everything that is stored; asks first, with the server stopped")
     wiping.add_argument("--yes", action="store_true", help="don't ask")
@@ -35,7 +41,11 @@ def main() -> None:
     try:
         given = {} if arguments.workers is None else {"WORKERS": arguments.workers}
         settings = load_settings({**os.environ, **given})
-        if arguments.command == "export":
+        if arguments.command == "backup":
+            asyncio.run(_back_up(settings, arguments.file))
+        elif arguments.command == "restore":
+            asyncio.run(_restore(settings, arguments.file))
+        elif arguments.command == "export":
             asyncio.run(_export(settings))
         elif arguments.command == "wipe":
             asyncio.run(_wipe(settings, arguments.yes))
@@ -51,6 +61,22 @@ def _serve(settings: Settings, reload: bool) -> None:
     if settings.workers > 1 and not reload:
         check_shared(settings)
     server.run(settings, _listen(settings), reload, _log_config(settings))
+
+
+async def _back_up(settings: Settings, file: Path) -> None:
+    """Writes everything that is stored into a new file. Raises StoreError."""
+    await open_archive(settings).back_up(file)
+    sys.stderr.write(f"{file} is a whole copy of the room.\n")
+
+
+async def _restore(settings: Settings, file: Path) -> None:
+    """Puts a copy in the place of what is stored. Raises StoreError, also while a server uses it."""
+    archive = open_archive(settings)
+    try:
+        kept = await archive.restore(file)
+    finally:
+        await archive.close()
+    sys.stderr.write("The room is restored." + (f" What was there is kept as {kept}.\n" if kept else "\n"))
 
 
 async def _export(settings: Settings) -> None:

@@ -61,7 +61,9 @@ def check_shared(settings: Settings) -> None:
 def open_archive(settings: Settings) -> Archive:
     """The store that `ENGINE_URL` names, for the command line. Raises SettingsError for one that keeps nothing."""
     if settings.engine_url == "memory://":
-        raise SettingsError("ENGINE_URL=memory:// keeps nothing: there is nothing to export, and nothing to wipe.")
+        raise SettingsError(
+            "ENGINE_URL=memory:// keeps nothing, so there is nothing to back up, restore, export or wipe."
+        )
     if settings.engine_url.startswith("sqlite"):
         return SQLiteStore(settings.engine_url.removeprefix("sqlite:///"))
     _require_driver()

@@ -30,6 +30,7 @@ SCHEMA = (
     """,
 )
 NEW_ROOM = "INSERT INTO room (epoch, secret, probes) VALUES (?, ?, 0)"
+NEW_EPOCH = "UPDATE room SET epoch = ?"
 ROOM = "SELECT epoch, secret, rules, pruned FROM room"
 # AUTOINCREMENT keeps the highest seq ever given here, also when that message is gone.
 LAST_SEQ = "SELECT seq FROM sqlite_sequence WHERE name = 'message'"

@@ -225,17 +225,92 @@ class SQLiteStore:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{self._real_path}{part}")
 
+    async def back_up(self, copy: Path) -> None:
+        """Writes everything into a new file, also beside a running server. The file appears when it is whole."""
+        with _faults_of(self._path), contextlib.closing(self._open_read_only()) as db, _faults_of(copy):
+            if os.path.exists(copy):
+                raise StoreError(f"{copy} exists already. Name another file, or remove it.")
+            _put(_copy(db, copy), copy)
+
+    async def restore(self, copy: Path) -> Path | None:
+        """Puts a copy in the place of the file, which is kept beside it as `….before-restore`. Returns that path.
+
+        The room gets a new epoch, so that clients forget what they remember of the other one.
+        """
+        path, kept = self._real_path, None
+        with _faults_of(copy), contextlib.closing(_open_to_read(copy, "Name a file that `backup` wrote.")) as db:
+            if not _version_of(db, copy) or db.execute("PRAGMA integrity_check").fetchone()[0] != "ok":
+                raise StoreError(f"{copy} is not a whole copy of a room. Nothing was changed.")
+            with _faults_of(self._path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                await self._lock.acquire(str(path), "Stop the server first.")
+                restored = _copy(db, path, epoch=str(uuid.uuid4()))
+                if path.exists():
+                    kept = _keep(path)
+                _put(restored, path)
+        return kept
+
     def _open_read_only(self) -> sqlite3.Connection:
-        path = self._real_path
-        if not path.is_file():
-            raise StoreError(f"{path} does not exist. Check ENGINE_URL, and from which directory you start.")
-        db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        db = _open_to_read(self._real_path, "Check ENGINE_URL, and from which directory you start.")
         try:
-            _version_of(db, path)
+            _version_of(db, self._real_path)
         except BaseException:
             db.close()
             raise
         return db
+
+
+def _open_to_read(path: Path, advice: str) -> sqlite3.Connection:
+    if not path.is_file():
+        raise StoreError(f"{path} does not exist. {advice}")
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+
+
+def _copy(db: sqlite3.Connection, target: Path, epoch: str = "") -> Path:
+    """Copies a database into a file beside the target, and returns its path."""
+    part = target.with_name(f"{target.name}.part")
+    for left in (part, Path(f"{part}-journal")):  # by a copy that was killed
+        left.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # the secret in it is nobody else's
+    with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
+        db.backup(copy)
+        copy.execute("PRAGMA journal_mode = DELETE")  # so that one file is all
+        if epoch:
+            copy.execute(sql.NEW_EPOCH, (epoch,))
+    return part
+
+
+def _put(part: Path, target: Path) -> None:
+    """Gives a copy its name, so that under this name there is never half a one."""
+    _sync(part)
+    os.replace(part, target)
+    _sync(target.parent)
+
+
+def _keep(path: Path) -> Path:
+    """Gives a database that nobody uses a second name, and returns that. What its log holds is taken into it first.
+
+    Under the first name it stays, because without a file the server would begin a new room. The log of a broken one,
+    which SQLite would replay over the next file of that name, gets the second name, too.
+    """
+    kept = path.with_name(f"{path.name}.before-restore")
+    with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = DELETE")
+    for part in ("", "-wal", "-shm"):
+        Path(f"{kept}{part}").unlink(missing_ok=True)
+    os.link(path, kept)
+    for part in ("-wal", "-shm"):
+        if os.path.exists(f"{path}{part}"):
+            os.replace(f"{path}{part}", f"{kept}{part}")
+    return kept
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _version_of(db: sqlite3.Connection, path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from app.message import Change, Deletion, Draft, Message, Position
@@ -105,6 +106,15 @@ class Archive(Protocol):
 
     async def wipe(self) -> None:
         """Deletes everything. Needs `reserve`."""
+
+    async def back_up(self, copy: Path) -> None:
+        """Writes everything into a new file, also beside a running server. The file appears when it is whole."""
+
+    async def restore(self, copy: Path) -> Path | None:
+        """Puts what `back_up` wrote in the place of what is stored. Returns where that is kept, None if it was nothing.
+
+        A kill at any time leaves the one or the other, and nothing of both. No server may use the store.
+        """
 
     async def close(self) -> None:
         """Frees everything. Safe to call again."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Start
+from tests.support.commands import run, run_in
 from tests.support.running import ROOT, RunningRedis, RunningServer, free_port, until
 
 pytestmark = pytest.mark.anyio
@@ -22,18 +23,6 @@ pytestmark = pytest.mark.anyio
 def server(request: pytest.FixtureRequest, start: Start) -> RunningServer:
     variables = {"ENGINE_URL": request.getfixturevalue("redis_url")} if request.param == "redis" else {}
     return start(**variables)
-
-
-def run(server: RunningServer, *arguments: str, typed: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-    return run_in(server.folder, *arguments, typed=typed, **{**server.variables, **more})
-
-
-def run_in(folder: Path, *arguments: str, typed: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "app", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    return subprocess.run(
-        command, cwd=folder, env=environment, input=typed, capture_output=True, text=True, timeout=30, check=False
-    )
 
 
 async def fill(server: RunningServer, *texts: str) -> None:

@@ -15,6 +15,7 @@ import secrets
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from app.engines.redis.client import PREFIX, RedisClient
@@ -271,6 +272,12 @@ class RedisStore:
             raise StoreError(
                 f"{self._client.name} is in use. Stop the servers first; one that was killed counts for 9 s."
             )
+
+    async def back_up(self, copy: Path) -> None:
+        raise StoreError(f"{self._client.name} is backed up by Redis itself; `export` writes the messages.")
+
+    async def restore(self, copy: Path) -> Path | None:
+        raise StoreError(f"{self._client.name} is restored by Redis itself, from its own files.")
 
     async def wipe(self) -> None:
         await self.reserve()
