@@ -228,8 +228,7 @@ class SQLiteStore:
     async def back_up(self, copy: Path) -> None:
         """Writes everything into a new file, also beside a running server. The file appears when it is whole."""
         with _faults_of(self._path), contextlib.closing(self._open_read_only()) as db, _faults_of(copy):
-            if os.path.exists(copy):
-                raise StoreError(f"{copy} exists already. Name another file, or remove it.")
+            _check_free(copy)
             _put(_copy(db, copy), copy)
 
     async def restore(self, copy: Path) -> Path | None:
@@ -264,6 +263,11 @@ def _open_to_read(path: Path, advice: str) -> sqlite3.Connection:
     if not path.is_file():
         raise StoreError(f"{path} does not exist. {advice}")
     return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+
+
+def _check_free(path: Path) -> None:
+    if path.exists():
+        raise StoreError(f"{path} exists already. Name another file, or remove it.")
 
 
 def _copy(db: sqlite3.Connection, target: Path, epoch: str = "") -> Path:
