@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import shutil
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.conftest import Start
+from tests.conftest import Start, need_service
 from tests.support.owner import (
     JSON,
     SHARED,
@@ -32,15 +34,15 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module", params=STORES)
-def running(
-    request: pytest.FixtureRequest, shared_redis: RunningRedis, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningServer]:
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """One server for each store, which the tests share."""
-    variables = {"OWNER_TOKEN": OWNER, "SHUTDOWN_SPREAD": "0"}
-    if request.param == "redis":
-        shared_redis.ask("FLUSHALL")
-        variables |= {**SHARED, "ENGINE_URL": shared_redis.url}
-    with RunningServer(COMMANDS["app"], tmp_path_factory.mktemp("room"), variables) as server:
+    folder, variables = tmp_path_factory.mktemp("room"), {"OWNER_TOKEN": OWNER, "SHUTDOWN_SPREAD": "0"}
+    with contextlib.ExitStack() as stack:
+        if request.param == "redis":
+            need_service(shutil.which("redis-server") is not None, "redis-server is not installed")
+            redis = stack.enter_context(RunningRedis(folder))  # the shared one is emptied by other tests
+            variables |= {**SHARED, "ENGINE_URL": redis.url}
+        server = stack.enter_context(RunningServer(COMMANDS["app"], folder, variables))
         if request.param == "redis":
             wait_for_workers(server, 2)
         yield server
@@ -258,18 +260,18 @@ async def test_owner_s_coming_and_going_reaches_everybody(server: RunningServer)
             async with everywhere(server) as late:
                 assert [states(visitor)[0]["owner_online"] for visitor in late] == [True] * len(late)
         await until(lambda: all(not states(visitor)[-1]["owner_online"] for visitor in everybody))
-        assert [[room["owner_online"] for room in states(visitor)] for visitor in everybody] == [
-            [False, True, False]
-        ] * len(everybody)
+        for visitor in everybody:  # what the test before has changed may still be announced
+            changes = itertools.groupby(room["owner_online"] for room in states(visitor))
+            assert [online for online, _ in changes] == [False, True, False]
 
 
-async def test_room_frame_comes_only_with_a_change(server: RunningServer) -> None:
-    async with everywhere(server) as guests:
-        change(server, paused=False, slow_mode=0)
-        done(ask(server, "PUT", "/api/bans/eve", {}))
-        async with visit(server, "kim") as kim:
+async def test_room_frame_comes_only_with_a_change(own_server: RunningServer) -> None:
+    async with everywhere(own_server) as guests:
+        change(own_server, paused=False, slow_mode=0)
+        done(ask(own_server, "PUT", "/api/bans/eve", {}))
+        async with visit(own_server, "kim") as kim:
             await kim.client.say("Hello")
             await until(lambda: all("kim joined" in visitor.news and visitor.seqs for visitor in guests))
-        change(server, slow_mode=5)
+        change(own_server, slow_mode=5)
         await until(lambda: all(visitor.datas("room") for visitor in guests))
         assert [visitor.datas("room") for visitor in guests] == [[state(False, 5, False)]] * len(guests)
