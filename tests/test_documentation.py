@@ -16,6 +16,7 @@ from app.exceptions import ChatError, CloseCode, reconnects
 from app.wire.client_frames import ClientFrame
 from app.wire.frames import ServerFrame
 from tests.support.running import ROOT
+from tests.support.ways import ARCHITECTURE, steps
 
 README = (ROOT / "README.md").read_text()
 
@@ -91,14 +92,7 @@ def test_an_old_python_gets_a_sentence(tmp_path: Path) -> None:
     assert "3.9" in ended.stderr
 
 
-ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 WAYS = {"A post": (30, 14), "A join": (20, 12), "A deletion": (15, 9)}  # at most so many functions, in so many files
-
-
-def steps(way: str) -> list[tuple[str, str]]:
-    """File and function of each step of a way."""
-    section = ARCHITECTURE.partition(f"### {way}\n")[2].partition("\n#")[0]
-    return re.findall(r"^\d+\. `([a-z_/]+\.py):([\w.]+)`$", section, re.MULTILINE)
 
 
 @pytest.mark.parametrize("way", WAYS)

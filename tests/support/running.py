@@ -27,6 +27,7 @@ UNLIMITED = dict.fromkeys(
 COMMANDS = {
     "app": ["-m", "app"],
     "short timeouts": ["-m", "tests.support.short_timeouts"],
+    "traced": ["-m", "tests.support.traced"],
     "uvicorn": ["-m", "uvicorn", "app.main:app", "--host", "127.0.0.1", "--port", "{port}"],
 }
 HANDSHAKE = (
