@@ -29,6 +29,7 @@ SCHEMA = (
     CREATE INDEX message_by_id ON message (id COLLATE NOCASE) WHERE text != '';
     """,
 )
+ROOM_COLUMNS = {"epoch", "secret", "probes"}  # since 0.1.0
 NEW_ROOM = "INSERT INTO room (epoch, secret, probes) VALUES (?, ?, 0)"
 NEW_EPOCH = "UPDATE room SET epoch = ?"
 ROOM = "SELECT epoch, secret, rules, pruned FROM room"

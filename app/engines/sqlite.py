@@ -318,13 +318,19 @@ def _sync(path: Path) -> None:
 
 
 def _version_of(db: sqlite3.Connection, path: Path) -> int:
-    """The schema's, 0 for an empty file. Raises StoreError for a file that is not ours."""
+    """The schema's, 0 for an empty file. Raises StoreError for a file that can't be used, and changes nothing in it."""
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if version > len(sql.SCHEMA) or (not tables >= {"room", "message"} if version else tables):
+    if version > len(sql.SCHEMA):
         raise StoreError(
-            f"{path} was not made by this program, or by a newer version of it. "
-            "Name another file in ENGINE_URL, or install the newer version."
+            f"{path} was made by a newer version of this program (its schema is {version}, this one knows up to "
+            f"{len(sql.SCHEMA)}). Install that version, or restore a backup from before."
+        )
+    columns = {name for (name,) in db.execute("SELECT name FROM pragma_table_info('room')")}
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not (columns >= sql.ROOM_COLUMNS and "message" in tables if version else not tables):
+        raise StoreError(
+            f"{path} was not made by this program, or by one before 0.1.0. "
+            "Move it away, or name another file in ENGINE_URL."
         )
     return version
 
