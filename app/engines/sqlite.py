@@ -323,7 +323,7 @@ def _version_of(db: sqlite3.Connection, path: Path) -> int:
     if version > len(sql.SCHEMA):
         raise StoreError(
             f"{path} was made by a newer version of this program (its schema is {version}, this one knows up to "
-            f"{len(sql.SCHEMA)}). Install that version, or restore a backup from before."
+            f"{len(sql.SCHEMA)}). Install that one, restore a backup from before, or name another file in ENGINE_URL."
         )
     columns = {name for (name,) in db.execute("SELECT name FROM pragma_table_info('room')")}
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
