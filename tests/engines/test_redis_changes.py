@@ -157,6 +157,22 @@ async def test_room_that_lost_a_change_is_another_one(worker: Start, shared_redi
     await until(lambda: bool(one.changes and one.changes[-1].deletions))
 
 
+async def test_room_that_lost_a_change_which_its_stream_still_has_is_another_one_once(worker: Start) -> None:
+    one, two = await worker(), await worker()
+    one.publish(draft("1"))
+    await two.until(delivered=1)
+    room = await one.client.commands.dump(PREFIX + "room") or b""
+    assert await one.replace_rules("", "rules")
+    await until(lambda: two.engine.rules == "rules")
+    await one.client.commands.restore(PREFIX + "room", 0, room, replace=True)
+    await until(lambda: len(one.opened) > 1 and len(two.opened) > 1)
+    assert await two.replace_rules(two.engine.rules, "other rules")
+    await until(lambda: one.engine.rules == "other rules")
+    one.publish(draft("2"))
+    await two.until(delivered=2)
+    assert len(one.opened) == len(two.opened) == 2
+
+
 async def test_only_the_newest_rules_are_kept(worker: Start, shared_redis: RunningRedis) -> None:
     one = await worker()
     one.publish(draft("1"))

@@ -17,7 +17,8 @@ end
 if not epoch then
   redis.call('HSET', room, 'epoch', fresh, 'secret', ARGV[3])
 elseif epoch == ARGV[4] and (seq < known or changes < tonumber(ARGV[8]) or differs()) then
-  redis.call('HSET', room, 'epoch', fresh)
+  -- The stream may have what the room has not, and its next entry must have a higher number.
+  redis.call('HSET', room, 'epoch', fresh, 'changes', math.max(changes, tonumber(ARGV[8])))
   if redis.call('EXISTS', prefix .. epoch) == 1 then
     redis.call('RENAME', prefix .. epoch, prefix .. fresh)
   end
