@@ -102,7 +102,8 @@ class Soak:
         """More deletions than are remembered."""
         await self.ask("PATCH", "/api/room", {"slow_mode": 0, "paused": False})
         for number in range(11):
-            async with self.server.connect(f"filler{number}") as client:
+            headers = {"X-Forwarded-For": f"203.0.113.{number}"}
+            async with self.server.connect(f"filler{number}", additional_headers=headers) as client:
                 for post in range(100):
                     await client.say(f"{post}", nonce=f"{number}-{post}")
                 for _ in range(100):
