@@ -16,6 +16,7 @@ WATCH = """
 document.addEventListener("securitypolicyviolation", (event) => console.error("CSP: " + event.violatedDirective));
 for (const name of ["alert", "confirm", "prompt"]) window[name] = () => console.error("RAN: " + name);
 """
+TIMEOUT = 30_000  # ms; a connection that broke a few times comes back only after some seconds
 # What the browser says whenever a server can't be reached.
 NETWORK = ("WebSocket connection to", "net::ERR_", "Failed to load resource")
 
@@ -69,12 +70,12 @@ class Visitor:
 
     def sees(self, *texts: str) -> None:
         """Waits until these are all the messages, in this order, and none is under way."""
-        expect(self.page.locator("portfolio-chat .message .text")).to_have_text(list(texts), timeout=10_000)
-        expect(self.page.locator("portfolio-chat .waiting")).to_have_count(0, timeout=10_000)
+        expect(self.page.locator("portfolio-chat .message .text")).to_have_text(list(texts), timeout=TIMEOUT)
+        expect(self.page.locator("portfolio-chat .waiting")).to_have_count(0, timeout=TIMEOUT)
 
     def reads(self, text: str) -> None:
         """Waits until the status line says so."""
-        expect(self.find("status")).to_contain_text(text, timeout=10_000)
+        expect(self.find("status")).to_contain_text(text, timeout=TIMEOUT)
 
 
 def violations(page: Page, axe: str) -> list[str]:
