@@ -99,7 +99,7 @@ class Soak:
         await self.ask("PATCH", "/api/room", {"slow_mode": 0, "paused": False})
 
     async def fill(self) -> None:
-        """More deletions than are remembered."""
+        """More deletions than are remembered, so that whatever keeps a fixed number of something is full both times."""
         await self.ask("PATCH", "/api/room", {"slow_mode": 0, "paused": False})
         for number in range(11):
             headers = {"X-Forwarded-For": f"203.0.113.{number}"}
@@ -141,14 +141,15 @@ async def soak(minutes: float, folder: Path) -> list[str]:
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", headers=headers, timeout=20) as http:
             work = Soak(server, http)
             print(f"Warming up for {WARM_UP:g} s.")
-            await work.fill()
             await work.run(WARM_UP)
+            await work.fill()
             print(f"Waiting for {FORGETTING:g} s until what is remembered has run out.")
             await asyncio.sleep(FORGETTING)
             before, memory = await holdings(server, path), server.memory()
             print(f"{memory / 2**20:.1f} MiB, {before['descriptors']} descriptors, {before['tasks']} tasks.")
             print(f"A busy room for {minutes:g} minutes.")
             await work.run(60 * minutes)
+            await work.fill()
             print(f"{work.lives} visits, {work.posts} posts. Waiting for {FORGETTING:g} s.")
             await asyncio.sleep(FORGETTING)
             after, memory_after = await holdings(server, path), server.memory()

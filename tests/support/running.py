@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -42,7 +44,11 @@ class Running:
     process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -171,6 +177,7 @@ class RunningRedis(Running):
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while self.ask("PING") != b"+PONG":
+            assert self.process.poll() is None, "Redis ended"
             assert time.monotonic() < deadline, "Redis did not start"
             time.sleep(0.02)
 
@@ -233,7 +240,15 @@ async def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on at the moment.
+
+    It is below those that the system gives to clients, and each process that runs tests has a range of its own: else
+    another could take it before the server does.
+    """
+    first = 20_000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw9").removeprefix("gw"))
+    while True:
+        port = random.randrange(first, first + 1000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+            probe.bind(("127.0.0.1", port))
+            return port
