@@ -109,12 +109,15 @@ async def test_reload_does_not_hang_on_open_sockets(tmp_path: Path) -> None:
         with server.raw("stuck", receive_buffer=4096):
             async with server.connect("ada") as ada:
                 await ada.read("user_count")
-                with (tmp_path / "app" / "web" / "api.py").open("a") as source:
-                    source.write("# changed\n")
-                with pytest.raises(ConnectionClosed) as closed:
-                    await ada.read("nothing")
-                assert closed.value.rcvd
-                assert closed.value.rcvd.code == 1012
+                # The server may answer before uvicorn watches its files: a change until then goes unnoticed.
+                for _ in range(30):
+                    with (tmp_path / "app" / "web" / "api.py").open("a") as source:
+                        source.write("# changed\n")
+                    with contextlib.suppress(TimeoutError, ConnectionClosed):
+                        await asyncio.wait_for(ada.read("nothing"), 1)
+                    if ada.socket.close_code:
+                        break
+                assert ada.socket.close_code == 1012
 
             def answers() -> bool:
                 try:
