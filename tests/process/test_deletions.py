@@ -28,7 +28,7 @@ def hide(server: RunningServer, message: JSON) -> None:
 
 
 async def say(visitor: Visitor, *texts: str, nonce: str = "") -> list[JSON]:
-    """PendingPosts, and waits for its own posts to come back."""
+    """Posts, and waits for its own posts to come back."""
     before = len(visitor.seqs)
     for number, text in enumerate(texts):
         await visitor.client.say(text, nonce=f"{nonce or uuid.uuid4()}-{number}")

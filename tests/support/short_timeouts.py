@@ -4,7 +4,7 @@ from app.__main__ import main
 from app.server.request_protocol import RequestProtocol
 
 RequestProtocol.header_timeout = 0.5
-RequestProtocol.stall_timeout = 1.0
+RequestProtocol.stall_timeout = 2.0  # longer than a busy machine stands still
 RequestProtocol.check_interval = 0.1
 
 if __name__ == "__main__":
