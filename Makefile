@@ -57,8 +57,9 @@ clean: ## Remove what the other commands made, but never data/ or .env
 	@echo "Making .venv"
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "Could not make .venv. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
-tests/npm/node_modules: tests/npm/package-lock.json
-	@if command -v npm >/dev/null; then npm ci --prefix tests/npm --ignore-scripts --no-audit --no-fund --silent && touch $@; \
+tests/npm/node_modules: tests/npm/package-lock.json tests/npm/build.mjs $(shell find tests/npm/sites -type f)
+	@if command -v npm >/dev/null; then npm ci --prefix tests/npm --ignore-scripts --no-audit --no-fund --silent && \
+	(cd tests/npm && node build.mjs) && touch $@; \
 	else echo "npm is not installed, so some tests are skipped"; fi
 
 .venv/run: .venv/bin/python requirements.txt

@@ -47,7 +47,7 @@ metrics.closes.know((*exceptions.CloseCode, 1002, 1005, 1006, 1007))  # RFC 6455
 ROUTES = [
     Route("/", pages.index),
     Route("/widget.js", pages.script),
-    Route("/owner.js", pages.script),
+    Route("/widget/{module}", pages.module),
     Route("/health", api.health),
     Route("/api/stats", api.stats),
     Route("/api/history", api.history),

@@ -10,6 +10,7 @@ import html
 import re
 from pathlib import Path
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -17,6 +18,7 @@ from app.web.documents import asyncapi_document, openapi_document
 from app.web.requests import is_current
 
 STATIC = Path(__file__).parent.parent / "static"
+MODULES = frozenset(path.name for path in (STATIC / "widget").iterdir())
 REVALIDATE = {"Cache-Control": "no-cache"}
 
 
@@ -84,8 +86,21 @@ def _index(changed: int) -> tuple[str, str]:
 
 
 async def script(request: Request) -> Response:
-    """The chat widget for any page, and the owner's tools in it."""
-    file = STATIC / request.url.path.rpartition("/")[2]
+    """The chat widget for any page."""
+    return _serve(request, STATIC / "widget.js")
+
+
+async def module(request: Request) -> Response:
+    """One of the modules that the widget loads. Any page may: which ones the room lets in is asked when they join."""
+    name = request.path_params["module"]
+    if name not in MODULES:
+        raise HTTPException(404)
+    response = _serve(request, STATIC / "widget" / name)
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    return response
+
+
+def _serve(request: Request, file: Path) -> Response:
     plain, packed, etag = _script(file, file.stat().st_mtime_ns)
     headers = {**_SCRIPT_HEADERS, "ETag": etag}
     if is_current(request, etag):
@@ -95,7 +110,7 @@ async def script(request: Request) -> Response:
     return Response(plain, headers=headers, media_type="text/javascript")
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=32)
 def _script(file: Path, changed: int) -> tuple[bytes, bytes, str]:
     """A script, the same compressed, and the ETag of both, which therefore is a weak one (RFC 9110, 8.8.1)."""
     plain = file.read_bytes()

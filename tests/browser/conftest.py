@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.browser.engines import NAMES, PROGRAMS, Driver, open_driver
 from tests.browser.owner import TOKEN
 from tests.browser.sites import ScriptedRoom, Site
 from tests.browser.visitor import Visitor
@@ -68,6 +69,16 @@ def visit(chromium: Browser) -> Iterator[Visit]:
         yield open_page
         for visitor in visitors:
             assert visitor.troubles == []
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
+    """One browser for each engine."""
+    engine = request.param
+    need_service(shutil.which(PROGRAMS[engine]) is not None, f"{PROGRAMS[engine]} is not installed")
+    need_service(engine != "webkit" or shutil.which("Xvfb") is not None, "Xvfb is not installed")
+    with open_driver(engine) as opened:
+        yield opened
 
 
 @pytest.fixture

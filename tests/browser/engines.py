@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from glob import glob
 from typing import Any, Protocol
 
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Page, sync_playwright
 from selenium.webdriver import ActionChains, WebKitGTK
 from selenium.webdriver.common.keys import Keys
@@ -135,9 +136,17 @@ class Chat:
     def until(self, expression: str, timeout: float = 20.0) -> None:
         """Waits until an expression is true."""
         deadline = time.monotonic() + timeout
-        while not self.driver.run(expression):
+        while not self._holds(expression):
             assert time.monotonic() < deadline, f"this did not become true: {expression}"
             time.sleep(0.02)
+
+    def _holds(self, expression: str) -> bool:
+        try:
+            return bool(self.driver.run(expression))
+        except PlaywrightError as error:
+            if "context was destroyed" not in str(error):
+                raise
+            return False  # another page is being loaded
 
     def until_shown(self, part: str) -> None:
         """Waits until a part is there and can be seen."""

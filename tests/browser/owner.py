@@ -31,6 +31,14 @@ def sign_in(visitor: Visitor) -> Visitor:
     return visitor
 
 
+def kept_token(visitor: Visitor) -> str | None:
+    """The owner's token, where this tab keeps one."""
+    token: str | None = visitor.page.evaluate(
+        """() => Object.values(sessionStorage).map((kept) => JSON.parse(kept).token).find(Boolean) ?? null"""
+    )
+    return token
+
+
 def dialog(visitor: Visitor) -> Locator:
     """The dialog that is open."""
     return visitor.page.locator("portfolio-chat .ask")

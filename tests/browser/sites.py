@@ -9,10 +9,12 @@ import time
 import uuid
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
@@ -24,8 +26,10 @@ STRICT = (
 )
 PAGE = """<!doctype html><html lang="{lang}" dir="{dir}"><meta charset="utf-8"><title>A portfolio</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<script src="{script}" defer></script><body><main><h1>A portfolio</h1><p>Some text of the page.</p>{body}</main>
+{head}<body><main><h1>A portfolio</h1><p>Some text of the page.</p>{body}</main>
 </html>"""
+
+LINE = '<script src="{chat}/widget.js" defer></script>'
 
 Frame = dict[str, Any]
 
@@ -34,24 +38,65 @@ class Site:
     """One page with the widget, on a web server of its own. Leaving the context ends it.
 
     `chat`: the chat server's address; without one the site serves the widget itself. `strict`: with a
-    Content-Security-Policy that allows that server and nothing else.
+    Content-Security-Policy that allows that server and nothing else. `head`: instead of the line with the script;
+    `{chat}` in it is the server.
     """
 
     def __init__(
-        self, body: str = "", chat: str = "", strict: bool = False, lang: str = "en", dir: str = "ltr"
+        self,
+        body: str = "",
+        chat: str = "",
+        strict: bool = False,
+        lang: str = "en",
+        dir: str = "ltr",
+        head: str = LINE,
     ) -> None:
-        page = PAGE.format(lang=lang, dir=dir, body=body, script=f"{chat}/widget.js")
+        page = PAGE.format(lang=lang, dir=dir, body=body, head=head.replace("{chat}", chat))
         policy = STRICT.format(origin=chat or "'self'", socket=chat.replace("http", "ws")) if strict else ""
 
         class Answer(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                script = self.path == "/widget.js"
+                script = self.path.startswith("/widget")
                 self.send_response(200)
                 self.send_header("Content-Type", f"text/{'javascript' if script else 'html'}; charset=utf-8")
                 if policy:
                     self.send_header("Content-Security-Policy", policy)
                 self.end_headers()
-                self.wfile.write((STATIC / "widget.js").read_bytes() if script else page.encode())
+                self.wfile.write((STATIC / self.path[1:]).read_bytes() if script else page.encode())
+
+            def log_message(self, *_: object) -> None:
+                """Says nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        self.origin = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class BuiltSite:
+    """A site of several pages, built from npm packages, on a web server of its own. Leaving the context ends it.
+
+    `folder`: of its files. `chat`: the address of the chat server whose widget its pages have.
+    """
+
+    def __init__(self, folder: Path, chat: str) -> None:
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = folder / self.path[1:]
+                script = path.suffix == ".js"
+                file = path if script else path.with_suffix(".html")
+                found = file.is_file() and file.is_relative_to(folder)
+                self.send_response(200 if found else 404)
+                self.send_header("Content-Type", f"text/{'javascript' if script else 'html'}; charset=utf-8")
+                self.end_headers()
+                if found:
+                    self.wfile.write(file.read_text().replace("http://chat.invalid", chat).encode())
 
             def log_message(self, *_: object) -> None:
                 """Says nothing."""
@@ -69,7 +114,10 @@ class Site:
 
 
 class ScriptedRoom:
-    """A chat server: lets everybody in, then does what `play` does with the connection. `heartbeat`: seconds."""
+    """A chat server: lets everybody in, then does what `play` does with the connection. `heartbeat`: seconds.
+
+    `history`: what it answers to those who only look.
+    """
 
     def __init__(self, play: Callable[[ScriptedRoom, Visit], object], heartbeat: float = 30.0) -> None:
         self.heartbeat = heartbeat
@@ -81,7 +129,22 @@ class ScriptedRoom:
             with contextlib.suppress(ConnectionClosed):
                 play(self, visit)
 
-        self._server = serve(handle, "127.0.0.1", 0, subprotocols=[Subprotocol("chat.v1")], compression=None)
+        def answer(connection: ServerConnection, request: Request) -> Response | None:
+            if request.path.startswith("/ws/"):
+                return None
+            response = connection.respond(200, json.dumps(self.history))
+            response.headers["Access-Control-Allow-Origin"] = "*"
+            return response
+
+        self.history: Frame = {"data": [], "epoch": None, "seq": 0, "active_users": 0, "owner_online": False}
+        self._server = serve(
+            handle,
+            "127.0.0.1",
+            0,
+            subprotocols=[Subprotocol("chat.v1")],
+            compression=None,
+            process_request=answer,
+        )
         self.origin = f"http://127.0.0.1:{self._server.socket.getsockname()[1]}"
 
     def __enter__(self) -> Self:
@@ -99,6 +162,7 @@ class ScriptedRoom:
             "username": visit.query["username"],
             "role": "visitor",
             "token": "s1.a.b.c",
+            "author": f"author of {visit.query['username']}",
             "epoch": "first",
             "seq": seq,
         }
@@ -137,5 +201,5 @@ class Visit:
 
 def message(seq: int, words: str, username: str = "bob", **more: Any) -> Frame:
     """The data of a message."""
-    own = {"id": str(uuid.uuid4()), "seq": seq, "username": username, "content": words, "timestamp": time.time()}
-    return own | more
+    own = {"id": str(uuid.uuid4()), "seq": seq, "username": username, "author": f"author of {username}"}
+    return own | {"content": words, "timestamp": time.time()} | more

@@ -83,6 +83,7 @@ def test_take_screenshot(
     ada = visit(page, color_scheme=scheme, **device)
     ada.page.screenshot(path=SCREENSHOTS / f"{name}-button.png")
     ada.find("button").click()
+    expect(ada.find("panel")).to_be_visible()
     ada.page.screenshot(path=SCREENSHOTS / f"{name}-join.png")
     ada.join("ada")
     if said is TALK:

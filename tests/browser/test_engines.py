@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-
 import httpx2
 import pytest
 
-from tests.browser.conftest import NewSite
-from tests.browser.engines import NAMES, PROGRAMS, Chat, Driver, open_driver
+from tests.browser.conftest import NewRoom, NewSite
+from tests.browser.engines import WIDGET, Chat, Driver
 from tests.browser.owner import TOKEN
-from tests.conftest import Start, need_service
+from tests.browser.sites import Frame, ScriptedRoom, message
+from tests.browser.sites import Visit as Connection
+from tests.conftest import Start
 from tests.support.running import RunningServer
 
-
-@pytest.fixture(scope="module", params=NAMES)
-def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
-    """One browser for each engine."""
-    engine = request.param
-    need_service(shutil.which(PROGRAMS[engine]) is not None, f"{PROGRAMS[engine]} is not installed")
-    need_service(engine != "webkit" or shutil.which("Xvfb") is not None, "Xvfb is not installed")
-    with open_driver(engine) as opened:
-        yield opened
+IN_THE_PAGE = '<portfolio-chat server="{}"></portfolio-chat>'
+TEXTAREA = f"{WIDGET}.querySelector('textarea')"
+# What browsers send while an input method confirms what it suggests: Safari ends the composition before the key.
+CONFIRM = f"""['keydown', 'keypress', 'keyup'].forEach((type) => {{
+    for (const isComposing of [true, false]) {TEXTAREA}.dispatchEvent(new KeyboardEvent(type, {{
+        key: 'Enter', keyCode: 229, isComposing, bubbles: true, composed: true, cancelable: true }}));
+}})"""
+# What a touch keyboard sends for its Enter key, in the midst of a word, too: no key, only what it does.
+ENTER = f"""{TEXTAREA}.dispatchEvent(new InputEvent('beforeinput', {{
+    inputType: 'insertLineBreak', isComposing: true, bubbles: true, composed: true, cancelable: true }}))"""
 
 
 @pytest.fixture
@@ -40,6 +40,11 @@ def post(server: RunningServer, text: str) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     answer = httpx2.post(f"http://127.0.0.1:{server.port}/api/messages", json={"content": text}, headers=headers)
     assert answer.status_code == 201
+
+
+def stay(room: ScriptedRoom, connection: Connection) -> None:
+    room.welcome(connection)
+    connection.stay()
 
 
 def test_visitor_writes_and_is_answered(chat: Chat, server: RunningServer) -> None:
@@ -86,7 +91,7 @@ def test_owner_signs_in_and_hides_a_message(chat: Chat, server: RunningServer) -
     chat.sees("to be hidden")
     chat.driver.run("localStorage.clear()")
     chat.driver.open(f"http://127.0.0.1:{server.port}/")
-    chat.press(".join .under")
+    chat.press(".sign-in")
     chat.focus(".ask input[type=password]")
     chat.driver.type(f"{TOKEN}\n")
     chat.sees("to be hidden")
@@ -119,3 +124,51 @@ def test_button_of_the_one_line_script_opens_the_chat(driver: Driver, start: Sta
     chat.join("ada")
     chat.say("Hello from another origin")
     chat.sees("Hello from another origin")
+
+
+def test_enter_sends_unless_it_confirms_a_suggestion(chat: Chat) -> None:
+    chat.join("ada")
+    chat.focus("textarea")
+    chat.driver.type("日本")
+    chat.driver.run(CONFIRM)
+    assert chat.driver.run(f"{TEXTAREA}.value") == "日本"
+    assert chat.driver.run(f"{WIDGET}.querySelectorAll('.message').length") == 0
+    chat.driver.run(ENTER)
+    chat.sees("日本")
+    assert chat.driver.run(f"{TEXTAREA}.value") == ""
+    assert chat.driver.run(f"{TEXTAREA}.getAttribute('enterkeyhint')") == "send"
+
+
+def test_posts_that_wait_outlive_a_reload_and_are_sent_once(driver: Driver, site: NewSite, room: NewRoom) -> None:
+    posts: list[Frame] = []
+
+    def play(room: ScriptedRoom, connection: Connection) -> None:
+        room.welcome(connection)
+        posts.append(connection.read())
+        if len(room.visits) > 1:
+            connection.send("message", message(1, "mine", "ada", nonce=posts[-1]["nonce"]))
+        connection.stay()
+
+    page = site(IN_THE_PAGE.format(room(play).origin)).origin
+    driver.open(page)
+    chat = Chat(driver)
+    chat.join("ada")
+    chat.say("mine")
+    chat.until(f"!!{WIDGET}.querySelector('.waiting')")
+    driver.open(page)
+    chat.until(f"{WIDGET}?.querySelectorAll('.message').length === 1")
+    chat.sees("mine")
+    chat.until(f"{WIDGET}.querySelectorAll('.message').length === 1")
+    assert posts == [posts[0]] * 2
+
+
+def test_button_stays_in_its_corner_where_the_page_moves_its_body(driver: Driver, site: NewSite, room: NewRoom) -> None:
+    css = "<style>body { transform: translateY(300px); filter: grayscale(1) }</style>"
+    body = IN_THE_PAGE.replace("<portfolio-chat", "<portfolio-chat corner").format(room(stay).origin)
+    driver.resize(1000, 800)
+    driver.open(site(css + body).origin)
+    chat = Chat(driver)
+    chat.until_shown(".button")
+    box = chat.box(".button")
+    assert round(driver.run("innerHeight") - box["bottom"]) == 20
+    assert round(driver.run("document.documentElement.clientWidth") - box["right"]) == 20

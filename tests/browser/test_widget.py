@@ -56,8 +56,10 @@ def test_history_is_no_news(start: Start, visit: Visit, site: NewSite) -> None:
     ada.sees("old")
     ada.find("close").click()
     ada.page.reload()
-    ada.sees("old")
+    expect(ada.find("button")).to_be_visible()
     assert ada.find("badge").count() == 0
+    ada.find("button").click()
+    ada.sees("old")
     assert ada.page.title() == "(7) days"
     assert not ada.page.evaluate("window.told")
 
@@ -151,8 +153,7 @@ def test_refused_message_says_why_and_can_be_edited(start: Start, visit: Visit) 
     ada.say("<script>alert(1)</script>")
     expect(ada.find("failed .state")).to_contain_text("markup that would run")
     expect(ada.find("failed .time")).to_have_text("Not sent")
-    ada.page.get_by_role("button", name="Retry").click()
-    expect(ada.find("failed .state")).to_contain_text("markup that would run")
+    assert ada.page.get_by_role("button", name="Retry").count() == 0
     ada.page.get_by_role("button", name="Edit").click()
     expect(ada.line).to_have_value("<script>alert(1)</script>")
     ada.say("script")
@@ -187,8 +188,7 @@ def test_texts_can_be_replaced(start: Start, visit: Visit, site: NewSite, way: s
     expect(bob.find("greeting")).to_have_text("Wie heißt du?")
     expect(bob.find("join .go")).to_have_text("Los")
     assert bob.find("join .go").evaluate("go => getComputedStyle(go).backgroundColor") == "rgb(255, 221, 0)"
-    bob.find("join .input").fill("ada")
-    bob.find("join .go").click()
+    bob.offer("ada")
     expect(bob.find("error")).to_contain_text("Vergeben")
 
 

@@ -49,6 +49,7 @@ def test_axe_finds_nothing(
     ada = visit(page, color_scheme=scheme, **device)
     assert violations(ada.page, axe) == []
     ada.find("button").click()
+    expect(ada.find("panel")).to_be_visible()
     assert violations(ada.page, axe) == []
     ada.join("ada")
     ada.say("<script>")
@@ -108,6 +109,8 @@ def test_keyboard_alone_is_enough(start: Start, visit: Visit, site: NewSite) -> 
     keys.type("Hello")
     keys.press("Enter")
     ada.sees("Hello")
+    keys.press("Shift+Tab")
+    expect(ada.find("tools .delete")).to_be_focused()
     keys.press("Shift+Tab")
     expect(ada.find("log")).to_be_focused()
     keys.press("Escape")

@@ -73,9 +73,9 @@ def test_name_taken(start: Start, visit: Visit) -> None:
     address = str(start().get("/").url)
     visit(address, "ada")
     bob = visit(address)
-    for name, why in (("ADA", "Somebody else"), ("admin", "reserved"), ("a.b", "A name has"), ("", "A name has")):
-        bob.find("join .input").fill(name)
-        bob.find("join .go").click()
+    refusals = (("ADA", "Somebody else"), ("admin", "reserved"), ("a.b", "A name has"), ("", "Pick a name first"))
+    for name, why in refusals:
+        bob.offer(name)
         expect(bob.find("error")).to_contain_text(why)
         expect(bob.find("join .input")).to_be_focused()
         expect(bob.find("join .input")).to_have_attribute("aria-invalid", "true")
@@ -97,8 +97,7 @@ def test_full_room(start: Start, visit: Visit) -> None:
     address = str(server.get("/").url)
     ada = visit(address, "ada")
     bob = visit(address)
-    bob.find("join .input").fill("bob")
-    bob.find("join .go").click()
+    bob.offer("bob")
     bob.reads("The room is full. Trying again in")
     ada.page.close()
     bob.line.wait_for(timeout=15_000)
@@ -147,8 +146,7 @@ def test_says_why_it_waits_and_how_long(visit: Visit, site: NewSite, room: NewRo
 def test_banned(visit: Visit, site: NewSite, room: NewRoom) -> None:
     chat = room(lambda _, connection: connection.refuse("banned", "You are not welcome.", 1008))
     ada = visit(site(CHAT.format(chat.origin)).origin, script=HASTE)
-    ada.find("join .input").fill("ada")
-    ada.find("join .go").click()
+    ada.offer("ada")
     ada.reads("You are banned from this chat.")
     ada.page.wait_for_timeout(40)  # it would come back at once
     assert len(chat.visits) == 1
@@ -197,8 +195,7 @@ def test_silence_ends_the_connection(visit: Visit, site: NewSite, room: NewRoom)
 
     chat = room(play, heartbeat=0.1)
     ada = visit(site(CHAT.format(chat.origin)).origin, script=HASTE)
-    ada.find("join .input").fill("ada")
-    ada.find("join .go").click()
+    ada.offer("ada")
     expect(ada.find("text")).to_have_text("at last")
     assert len(chat.visits) >= 3
 

@@ -20,7 +20,8 @@ CHAT = '<portfolio-chat server="{}"></portfolio-chat>'
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # which the server takes out
 # What the widget makes; anything else would be somebody's markup. Attributes that could run or load are no one's.
 INVENTORY = """() => {
-  const known = "bdi button dialog div form h2 input label p path section small span svg a textarea".split(" ");
+  const words = "a bdi button code dialog div form h2 input label p path pre section small span svg textarea";
+  const known = words.split(" ");
   const chats = [...document.querySelectorAll("portfolio-chat")];
   const all = chats.flatMap((chat) => [...chat.shadowRoot.querySelectorAll("*")]);
   return all.filter((element) => !known.includes(element.localName)
@@ -38,6 +39,11 @@ def attacks(packages: Path) -> list[str]:
     return found
 
 
+def shown_as(text: str) -> str:
+    """The text of a message, in which `code` has lost its marks."""
+    return re.sub("`([^`\n]+)`", r"\1", text)
+
+
 def assert_harmless(visitor: Visitor) -> None:
     assert visitor.page.evaluate(INVENTORY) == []
     assert visitor.troubles == []
@@ -47,7 +53,7 @@ TYPE_ALL = """(line, texts) => {
     for (const text of texts) {
         line.value = text;
         line.dispatchEvent(new Event("input"));
-        line.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", cancelable: true }));
+        line.dispatchEvent(new InputEvent("beforeinput", { inputType: "insertLineBreak", cancelable: true }));
     }
 }"""
 
@@ -59,7 +65,7 @@ def test_attacks_that_are_typed_do_not_run(start: Start, visit: Visit, attacks: 
     expect(ada.page.locator("portfolio-chat .message")).to_have_count(len(attacks))
     expect(ada.page.locator("portfolio-chat .waiting")).to_have_count(0, timeout=20_000)
     shown = ada.texts()
-    visible = [CONTROLS.sub("", attack) for attack in attacks]
+    visible = [shown_as(CONTROLS.sub("", attack)) for attack in attacks]
     assert sorted(shown) == sorted(visible)
     bob = visit(str(server.get("/").url), "bob")
     expect(bob.page.locator("portfolio-chat .message")).to_have_count(len(attacks))
@@ -85,7 +91,7 @@ def test_attacks_of_a_hostile_server_do_not_run(visit: Visit, site: NewSite, roo
 
     ada = visit(site(CHAT.format(room(play).origin)).origin, "ada")
     expect(ada.page.locator(".text", has_text="the end")).to_have_count(1, timeout=30_000)
-    assert ada.texts()[:-1] == [*attacks]
+    assert ada.texts()[:-1] == [shown_as(attack) for attack in attacks]
     assert_harmless(ada)
 
 
@@ -145,14 +151,3 @@ def test_page_and_widget_leave_each_other_s_styles_alone(visit: Visit, site: New
     for part in ("title", "send .go", "me", "log", "input"):
         assert plain.find(part).evaluate(look) == styled.find(part).evaluate(look)
     assert plain.page.locator("h1").evaluate(look) == ["rgb(0, 0, 0)", "32px", "0px"]
-
-
-def test_keys_typed_in_the_widget_are_not_the_page_s(visit: Visit, site: NewSite, room: NewRoom) -> None:
-    body = CHAT.format(room(lambda room, connection: (room.welcome(connection), connection.stay())).origin)
-    listen = "window.keys = []; addEventListener('keydown', ({ key }) => window.keys.push(key))"
-    ada = visit(site(body).origin, "ada", script=listen)
-    ada.line.press_sequentially("/?")
-    assert ada.page.evaluate("window.keys") == []
-    ada.page.locator("h1").click()
-    ada.page.keyboard.press("a")
-    assert ada.page.evaluate("window.keys") == ["a"]

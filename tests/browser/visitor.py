@@ -54,9 +54,13 @@ class Visitor:
         """Takes a name and waits until the room is open; opens the chat first where it is a button."""
         if self.page.locator("portfolio-chat .button:visible").count():
             self.find("button").click()
+        self.offer(name)
+        expect(self.find("me")).to_be_visible(timeout=TIMEOUT)
+
+    def offer(self, name: str) -> None:
+        """Types a name, and presses Join."""
         self.find("join .input").fill(name)
         self.find("join .go").click()
-        expect(self.line).to_be_visible()
 
     def say(self, *texts: str) -> None:
         """Writes and sends."""

@@ -23,7 +23,7 @@ from app.wire.client_frames import ClientFrame
 from app.wire.frames import ServerFrame
 
 MODELS: tuple[type[BaseModel], ...] = (*get_args(ClientFrame), *get_args(ServerFrame))
-PAGES = {("GET", path) for path in ("/", "/widget.js", "/owner.js", "/docs", "/openapi.json", "/asyncapi.json")}
+PAGES = {("GET", path) for path in ("/", "/widget.js", "/widget/{module}", "/docs", "/openapi.json", "/asyncapi.json")}
 SCRIPT = """
 const { Parser } = require("@asyncapi/parser");
 const text = require("fs").readFileSync(0, "utf8");
