@@ -9,7 +9,7 @@
 "use strict";
 if (!window.customElements || customElements.get("portfolio-chat")) return;
 
-const GRACE = 5000; // milliseconds for which a chat outlives its element
+const GRACE = 5000; // milliseconds for which a connection outlives its element
 const PEEK = 60000; // milliseconds between two looks at what is new
 const THEMES = ["class", "data-theme", "data-bs-theme"]; // where pages say that they are dark
 
@@ -168,10 +168,7 @@ class Launcher {
 
   detach() {
     idle.add(this);
-    this.timer = setTimeout(() => {
-      idle.delete(this);
-      if (this.panel) this.panel.leave();
-    }, GRACE);
+    this.timer = setTimeout(() => this.panel && this.panel.leave(), GRACE);
   }
 
   paint() {
@@ -236,7 +233,7 @@ class Launcher {
   }
 }
 
-const idle = new Set(); // launchers without an element
+const idle = new Set(); // launchers without an element, for the next one
 
 class PortfolioChat extends HTMLElement {
   static get observedAttributes() {

@@ -212,3 +212,24 @@ def test_page_without_a_name_stays_without_connection(
     dispatch(ada, show)
     ada.page.wait_for_timeout(40)
     assert chat.visits == []
+
+
+def test_chat_that_comes_back_later_is_the_same_and_catches_up(start: Start, visit: Visit, site: NewSite) -> None:
+    server = start(OWNER_TOKEN=TOKEN, CORS_ORIGINS="*")
+    origin = site(CHAT.format(f"http://127.0.0.1:{server.port}")).origin
+    ada, bob = visit(origin, "ada"), visit(origin, "bob")
+    ada.line.fill("a draft")
+    ada.page.evaluate("window.chat = document.querySelector('portfolio-chat'), window.chat.remove()")
+    wait_for_connections(bob.page, server, 1)  # after some seconds, in which a page may be swapped
+    bob.say("missed")
+    bob.sees("missed")
+    ada.page.evaluate("""() => {
+        const next = document.createElement("portfolio-chat");
+        for (const name of ["corner", "server"]) next.setAttribute(name, window.chat.getAttribute(name));
+        document.body.append(next);
+    }""")
+    ada.sees("missed")
+    expect(ada.line).to_have_value("a draft")
+    wait_for_connections(bob.page, server, 2)
+    # Not a second one beside it: pages that show and hide a chat all day would gather them.
+    assert ada.page.evaluate("document.querySelector('portfolio-chat[corner]').launcher === window.chat.launcher")
