@@ -27,6 +27,7 @@ export class Log {
     this.element.addEventListener("key", (event) => this.move(event));
     this.element.addEventListener("focusin", ({ target }) => this.aim(target.closest(".message")));
     new ResizeObserver(() => this.scroll()).observe(this.element);
+    this.time(Date.now() / 1000); // makes the format, which takes a while, before there are messages
   }
 
   /** To the end, or where it was. */
