@@ -231,3 +231,33 @@ def test_outage_is_shown_until_messages_come_again(visit: Visit, site: NewSite, 
     ada.say("go on")
     expect(ada.page.locator(".text").first).to_have_text("well again")
     expect(ada.page.locator("portfolio-chat .status")).to_be_empty()
+
+
+# Waits before the next try are as long as can be, are written down (milliseconds), and pass a hundred times faster.
+WAITS = """
+window.waits = [];
+Math.random = () => 1;
+const { setTimeout } = window;
+window.setTimeout = (act, ms) => {
+  const next = [500, 2000, 4000, 8000].includes(ms); // the second, 1000, is the time of other things, too
+  if (next) window.waits.push(ms);
+  return setTimeout(act, next ? ms / 100 : ms);
+};
+"""
+
+
+def test_room_that_lets_in_and_drops_is_left_alone_longer_and_longer(
+    visit: Visit, site: NewSite, room: NewRoom
+) -> None:
+    def play(room: ScriptedRoom, connection: Connection) -> None:
+        room.welcome(connection, recovered=len(room.visits) > 1)
+        if len(room.visits) < 6:
+            connection.socket.close(1012)
+        else:
+            connection.send("message", message(1, "at last"))
+            connection.stay()
+
+    ada = visit(site(CHAT.format(room(play).origin)).origin, script=WAITS)
+    ada.offer("ada")
+    ada.sees("at last")
+    assert ada.page.evaluate("waits") == [500, 2000, 4000, 8000]
