@@ -100,6 +100,16 @@ def test_two_people_of_one_name_are_told_apart(visit: Visit, site: NewSite, room
     assert len(set(hues)) == 2
 
 
+def test_somebody_else_of_one_s_own_name_is_another(visit: Visit, site: NewSite, room: NewRoom) -> None:
+    def play(room: ScriptedRoom, connection: Connection) -> None:
+        own, other = message(1, "I am you", "ada"), message(2, "I am not", "Ada", author="the other")
+        room.welcome(connection, own, other)
+        connection.stay()
+
+    ada = visit(site(CHAT.format(room(play).origin)).origin, "ada")
+    expect(ada.find("log").locator(".name")).to_have_text(["You", "another Ada"])
+
+
 def test_messages_under_an_earlier_name_stay_one_s_own_as_long_as_the_session_does(
     visit: Visit, site: NewSite, room: NewRoom
 ) -> None:

@@ -148,8 +148,8 @@ export class Log {
   }
 
   render(data, time = this.time(data.timestamp)) {
-    const { username, role, author, text, content } = data, own = data.own ?? this.room.isOwn(data);
-    const meta = make("div", "meta", {}, make("bdi", "name", {}, own ? this.say("you") : this.nameOf(data)));
+    const { username, role, author, text, content } = data, own = data.own ?? this.room.isOwn(data), name = this.nameOf(data);
+    const meta = make("div", "meta", {}, make("bdi", "name", {}, own ? this.say("you") : name));
     if (role === "owner") meta.append(make("span", "owner", {}, this.say("owner")));
     const words = make("div", "text", { dir: "auto" }, ...nodesOf(String(text ?? content), this.say));
     const row = make("div", own ? "message own" : "message", own ? { "aria-live": "off" } : {}, meta,
