@@ -29,7 +29,8 @@ async def write(server: RunningServer, *texts: str) -> None:
     for text in texts:
         async with server.connect("ada") as ada:
             await ada.say(text)
-            await ada.read("message")
+            while (await ada.read("message"))["data"]["content"] != text:
+                pass  # another worker's, which this one has not told before
 
 
 async def test_one_notice_at_once_and_one_for_all_that_came_in_the_quiet_time(

@@ -206,13 +206,14 @@ class Client:
         self.socket = socket
 
     async def read(self, *types: str) -> dict[str, Any]:
-        """The next frame, or the next of these types. Answers pings."""
-        while True:
-            frame: dict[str, Any] = json.loads(await self.socket.recv())
-            if frame["type"] == "ping" and "ping" not in types:
-                await self.send(type="pong")
-            elif not types or frame["type"] in types:
-                return frame
+        """The next frame, or the next of these types. Answers pings, and fails when none comes in a minute."""
+        async with asyncio.timeout(60):
+            while True:
+                frame: dict[str, Any] = json.loads(await self.socket.recv())
+                if frame["type"] == "ping" and "ping" not in types:
+                    await self.send(type="pong")
+                elif not types or frame["type"] in types:
+                    return frame
 
     async def read_all(self, take: Callable[[dict[str, Any]], object]) -> int | None:
         """Hands over every frame until the connection ends; the close code, None where there was none."""
